@@ -1,0 +1,6 @@
+//! What BAMQP decides, without doing it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod time;

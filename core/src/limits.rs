@@ -1,0 +1,26 @@
+//! Every capacity in one place, with the memory that it costs. A limit reached is an error or a refusal with
+//! a reason, never growth.
+
+/// Bytes of one slot: the unit of buffer and of accounting (DESIGN section 5).
+pub const SLOT_BYTES: usize = 16 * 1024;
+
+/// Most bytes of a request or response head that the household's side accepts; one buffer per connection.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Most bytes of a head between routers, and from unknown addresses (DESIGN section 7).
+pub const MAX_PEER_HEAD_BYTES: usize = 4 * 1024;
+
+/// Most header fields of one head: 64 x 32 bytes of stack while it is parsed.
+pub const MAX_FIELDS: usize = 64;
+
+/// Longest target URI that is pooled; longer ones are relayed (DESIGN section 7).
+pub const MAX_URI_BYTES: usize = 2 * 1024;
+
+/// Longest validator (entity tag or date) that is pooled.
+pub const MAX_VALIDATOR_BYTES: usize = 128;
+
+/// Most lanes of one session: the original response, the own link's second connection, and peers.
+pub const MAX_LANES: usize = 32;
+
+/// Most requests that one lane has outstanding at a time.
+pub const MAX_PIPELINE: usize = 16;

@@ -1,0 +1,2 @@
+//! A BAMQP neighbourhood on a desktop.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The BAMQP daemon as a library: everything that `bamqp run` does.

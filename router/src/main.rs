@@ -1,0 +1,2 @@
+//! The `bamqp` command.
+fn main() {}
