@@ -2,5 +2,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod lane;
 pub mod limits;
+pub mod plan;
+pub mod reassemble;
 pub mod time;
+pub mod transfer;

@@ -1,0 +1,5 @@
+//! `hostsim model`: the core under a virtual clock and seeded randomness.
+
+pub mod lines;
+pub mod reorder;
+pub mod world;
