@@ -136,6 +136,8 @@ pub(crate) struct Chunk {
     pub asked: Option<Instant>,
     /// Whether the answer's head has arrived.
     pub begun: bool,
+    /// Whether earlier answers were still due when it was asked for.
+    pub queued: bool,
     /// The lane's rate when it was assigned, bytes per second.
     pub rate: u64,
     /// Whether its slots were offered to others because the lane had slowed down.

@@ -32,7 +32,7 @@ pub use self::cut::Cut;
 pub use crate::lane::{Fault, LaneKind, LaneState, LaneStats};
 use crate::lane::{Lane, Purpose, Track, Waiting};
 use crate::limits::{MAX_LANES, SLOT_BYTES};
-use crate::plan::{Pace, Unassigned};
+use crate::plan::{Pace, Unassigned, time_for};
 use crate::reassemble::Reassembler;
 use crate::time::{Instant, Span};
 
@@ -454,8 +454,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return self.slots.give_back(slot);
         };
         if let Some(head) = head.filter(|_| !chunk.begun) {
-            // A gap between the last answer's end and this head: nothing else delayed it.
-            let dry = head.at.since(track.heard.max(head.sent)) > Span::from_millis(2);
+            // An answer that was asked for while others were due is late by them, unless they ended well before.
+            let slot_time = time_for(SLOT_BYTES as u64, rate.get());
+            let dry = !chunk.queued || head.at.since(track.heard) > rtt.get().scale(1, 4) + slot_time;
             rtt.add(head.at.since(head.sent), !dry);
             if dry {
                 rate.begin(head.at);

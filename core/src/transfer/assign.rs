@@ -17,7 +17,7 @@ const PROBE_BYTES: u64 = 16;
 
 /// A chunk that is still to be asked for.
 pub(super) fn chunk(rest: Range<u64>, rate: u64, purpose: Purpose) -> Chunk {
-    Chunk { rest, asked: None, begun: false, rate, offered: false, purpose }
+    Chunk { rest, asked: None, begun: false, queued: false, rate, offered: false, purpose }
 }
 
 impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
@@ -105,6 +105,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let idle = track.chunks.iter().all(|c| c.asked.is_none());
             if let Some(chunk) = track.chunks.iter_mut().find(|c| c.asked.is_none()) {
                 chunk.asked = Some(now);
+                chunk.queued = !idle;
                 let range = chunk.rest.clone();
                 if idle {
                     track.heard = now;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 use bamqp_core::limits::SLOT_BYTES;
+use bamqp_core::plan::Pace;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
     ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome, OwnLink, Transfer, Wake,
@@ -181,6 +182,11 @@ impl World {
         self.sessions.values().any(|s| s.drivers.iter().any(|d| d.line == line))
     }
 
+    /// The lanes of a session that is under way: kind, state, counts and pace.
+    pub fn lanes(&self, number: usize) -> Vec<(LaneKind, LaneState, LaneStats, Pace)> {
+        self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
+    }
+
     fn schedule(&mut self, at: Instant, event: Event) {
         self.count += 1;
         self.heap.push(Reverse((at, self.count)));
@@ -229,7 +235,7 @@ impl World {
         // The head of the response came one handshake and one round trip after the request.
         let (rtt, began) = (line.rtt, self.now);
         self.now = began + rtt.scale(2, 1);
-        let own = OwnLink { rate: 500_000, rtt, hold: job.socket };
+        let own = OwnLink { rate: line.rate, rtt, hold: job.socket };
         let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
         let mut transfer = Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
         let driver = |line, buffer: u32| Driver { line, doing: Doing::Joining, turn: 0, flows: [None; 2], buffer: buffer.into() };
