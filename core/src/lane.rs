@@ -41,47 +41,41 @@ impl Rate {
 
     /// The link may have changed: the next sample counts alone.
     pub fn restart(&mut self) {
-        self.samples = 0;
+        *self = Self::new(self.estimate);
     }
 
-    /// Bytes begin to flow at `now` after a time in which none were due.
-    pub fn begin(&mut self, now: Instant) {
-        self.since = Some(now);
-        self.bytes = 0;
-        self.backlog = 0;
+    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count.
+    pub fn begin(&mut self, at: Instant, pause: Span) {
+        self.since = Some(self.since.map_or(at, |since| since + pause));
     }
 
-    /// Reading goes on at `now` after we had not read for `paused`: what came in meanwhile says nothing about the
-    /// link and is left out.
-    pub fn resume(&mut self, now: Instant, paused: Span) {
-        let backlog = bytes_in(paused, self.estimate);
-        self.begin(now);
-        self.backlog = backlog;
+    /// Reading goes on after we had not read for `pause`: besides, up to `held` bytes may have come in meanwhile, and
+    /// how fast those are read says nothing about the link.
+    pub fn resume(&mut self, pause: Span, held: u64) {
+        self.since = self.since.map(|since| since + pause);
+        self.backlog = (self.backlog + bytes_in(pause, self.estimate)).min(held);
     }
 
     /// `len` bytes were read by `now`.
     pub fn add(&mut self, now: Instant, len: u64) {
-        if self.backlog > 0 {
-            self.backlog = self.backlog.saturating_sub(len);
-            self.since = Some(now);
-            return;
-        }
         let since = *self.since.get_or_insert(now);
         self.bytes += len;
         let took = now.since(since);
-        if took < Self::PERIOD {
+        if took < Self::PERIOD && (self.backlog == 0 || self.bytes < self.backlog) {
             return;
         }
-        let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros()).max(1);
+        let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros().max(1)).max(1);
+        let bytes = core::mem::take(&mut self.bytes);
+        self.since = Some(now);
+        if self.backlog > 0 && sample > self.estimate {
+            self.backlog = self.backlog.saturating_sub(bytes);
+            return;
+        }
+        self.backlog = 0;
         // The first samples replace the guess quickly, later ones smooth over about four periods.
         let weight = if self.samples < 2 { 2 } else { 4 };
-        self.estimate = (self.estimate * (weight - 1) + sample) / weight;
-        if self.samples == 0 {
-            self.estimate = sample;
-        }
+        self.estimate = if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
         self.samples = self.samples.saturating_add(1);
-        self.since = Some(now);
-        self.bytes = 0;
     }
 }
 
@@ -322,6 +316,7 @@ pub(crate) struct Lane<S> {
     pub state: LaneState,
     pub main: Track<S>,
     pub spare: Track<S>,
+    reading: Option<Conn>,
     pub rate: Rate,
     pub rtt: RoundTrip,
     pub hold: u64,
@@ -342,6 +337,7 @@ impl<S> Lane<S> {
             state: if kind == LaneKind::Peer { LaneState::Joining } else { LaneState::Up },
             main: Track::new(now),
             spare: Track::new(now),
+            reading: None,
             rate: Rate::new(rate),
             rtt: RoundTrip::new(rtt),
             hold: 0,
@@ -375,9 +371,22 @@ impl<S> Lane<S> {
         }
     }
 
+    /// Turns to the connection that is to be read from now. How long the other one was silent meanwhile is not its
+    /// fault.
+    pub fn turn(&mut self, now: Instant) -> Option<Conn> {
+        let conn = self.reads_from();
+        if conn != self.reading {
+            self.reading = conn;
+            if let Some(conn) = conn {
+                self.track_mut(conn).heard = now;
+            }
+        }
+        conn
+    }
+
     /// The connection to read from: the one whose next slot is the lower, so that the head is never kept waiting by
     /// something that lies behind it.
-    pub fn reads_from(&self) -> Option<Conn> {
+    fn reads_from(&self) -> Option<Conn> {
         match (self.main.front_slot(), self.spare.front_slot()) {
             (None, None) => None,
             (Some(main), Some(spare)) if spare < main => Some(Conn::Spare),

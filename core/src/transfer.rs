@@ -264,7 +264,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now);
+        original.rate.begin(now, Span::ZERO);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self { slots, todo, lanes, cut: Cut::Unproven { tries: 0 }, gap_end: u64::MAX, standing_since: None, last_byte: now, over: None })
@@ -330,6 +330,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let again = self.rescue(now, since, &mut wake);
         (ClientDo::Wait(Some(again)), wake)
     }
+
+    /// x
+    pub fn debug(&self) -> (u64, u64) { (self.todo.lost(), self.todo.frontier() - self.slots.next()) }
 
     /// How the session ended, once it has.
     pub fn outcome(&self) -> Option<Outcome> {
@@ -400,9 +403,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Whether what is due on the lane has been due for too long.
-    fn overdue(&self, now: Instant, id: LaneId) -> Option<Fault> {
+    fn overdue(&mut self, now: Instant, id: LaneId) -> Option<Fault> {
+        let conn = self.lanes[id.index()].turn(now)?;
         let lane = &self.lanes[id.index()];
-        let conn = lane.reads_from()?;
         (lane.blocked_since.is_none() && now >= self.deadline(id, conn)).then_some(Fault::Timeout)
     }
 
@@ -421,7 +424,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Has the lane read on where the lowest slot is due.
     fn read(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
-        let Some(conn) = self.lanes[id.index()].reads_from() else { return self.idle(now, id) };
+        let Some(conn) = self.lanes[id.index()].turn(now) else { return self.idle(now, id) };
+        let owed = self.lanes[id.index()].owed();
         let lane = &mut self.lanes[id.index()];
         let track = lane.track_mut(conn);
         let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
@@ -438,7 +442,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             },
         };
         if let Some(since) = lane.blocked_since.take() {
-            lane.rate.resume(now, now.since(since));
+            lane.rate.resume(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
         }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
@@ -458,9 +462,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let slot_time = time_for(SLOT_BYTES as u64, rate.get());
             let dry = !chunk.queued || head.at.since(track.heard) > rtt.get().scale(1, 4) + slot_time;
             rtt.add(head.at.since(head.sent), !dry);
-            if dry {
-                rate.begin(head.at);
-            }
+            // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
+            let gap = head.at.since(track.heard);
+            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO });
             chunk.begun = true;
             track.heard = head.at;
         }

@@ -187,6 +187,13 @@ impl World {
         self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
     }
 
+    /// x
+    pub fn describe(&self, number: usize) -> String { 
+        let Some(s) = self.sessions.get(&number) else { return String::new() };
+        let d: Vec<String> = s.drivers.iter().map(|d| match &d.doing { Doing::Joining=>"J".into(), Doing::Reading{at,len,got,conn,..} => format!("{conn:?}{}:{got}/{len}", (at>>14) as i64-(s.next_byte>>14) as i64), Doing::Waiting=>"W".into(), Doing::Ended=>"E".into()}).collect();
+        format!("next {} {} lost {:?}", s.next_byte>>14, d.join(" "), s.transfer.debug())
+    }
+
     fn schedule(&mut self, at: Instant, event: Event) {
         self.count += 1;
         self.heap.push(Reverse((at, self.count)));
