@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod keys;
+pub mod net;
 pub mod network;
 pub mod uci;
