@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod keys;
+pub mod live;
 pub mod net;
 pub mod network;
+pub mod origin;
 pub mod uci;
