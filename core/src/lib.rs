@@ -2,6 +2,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod decide;
 pub mod http;
 pub mod limits;
+pub mod refuse;
 pub mod time;
