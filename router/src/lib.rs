@@ -1,9 +1,12 @@
 //! The BAMQP daemon as a library: everything that `bamqp run` does.
 
 pub mod config;
+pub mod inbox;
 pub mod keys;
 pub mod live;
 pub mod net;
 pub mod network;
 pub mod origin;
+pub mod pace;
+pub mod relay;
 pub mod uci;
