@@ -6,5 +6,6 @@ pub mod address;
 pub mod decide;
 pub mod http;
 pub mod limits;
+pub mod message;
 pub mod refuse;
 pub mod time;
