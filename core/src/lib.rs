@@ -7,6 +7,7 @@ pub mod decide;
 pub mod http;
 mod lane;
 pub mod limits;
+pub mod message;
 pub mod plan;
 pub mod reassemble;
 pub mod refuse;

@@ -31,3 +31,7 @@ pub const MAX_CHUNK_LINE_BYTES: usize = 1024;
 
 /// Longest trailer section of a chunked body. Only counted, not kept. Below 2^16.
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+
+/// Most ranges that the summary of a session lists; what touches is joined. 16 bytes each, and at most 43 in a
+/// head of [`MAX_PEER_HEAD_BYTES`].
+pub const MAX_SERVED_RANGES: usize = 64;

@@ -21,6 +21,20 @@ pub enum RangeSpec {
 }
 
 impl RangeSpec {
+    /// Parses `a-b`, `a-` or `-n`; `None` if it is malformed (RFC 9110 section 14.1.2).
+    pub fn parse(text: &[u8]) -> Option<RangeSpec> {
+        match split(text, b'-')? {
+            (b"", count) => Some(RangeSpec::Last(decimal(count)?)),
+            (first, b"") => Some(RangeSpec::From(decimal(first)?)),
+            (first, last) => {
+                let first = decimal(first)?;
+                let digits = last.iter().all(u8::is_ascii_digit);
+                let last = decimal(last).or(digits.then_some(u64::MAX))?;
+                (first <= last).then_some(RangeSpec::Between(first, last))
+            }
+        }
+    }
+
     /// Which bytes of a file of `total` bytes that is; `None` if it can't be satisfied (416).
     pub fn of(self, total: u64) -> Option<Range<u64>> {
         let range = match self {
@@ -57,7 +71,7 @@ impl RangeRequest {
     /// What a value of the field asks.
     pub fn parse(value: &[u8]) -> RangeRequest {
         let Some(set) = after_unit(value, b'=') else { return RangeRequest::Whole };
-        let mut specs = members(set).map(spec);
+        let mut specs = members(set).map(RangeSpec::parse);
         match (specs.next(), specs.next()) {
             (Some(Some(one)), None) => RangeRequest::One(one),
             (Some(Some(_)), Some(Some(_))) if specs.all(|spec| spec.is_some()) => RangeRequest::Several,
@@ -72,20 +86,6 @@ fn after_unit(value: &[u8], separator: u8) -> Option<&[u8]> {
     match rest.split_first()? {
         (byte, rest) if *byte == separator && unit.eq_ignore_ascii_case(b"bytes") => Some(rest),
         _ => None,
-    }
-}
-
-fn spec(text: &[u8]) -> Option<RangeSpec> {
-    let (first, last) = split(text, b'-')?;
-    match (first, last) {
-        (b"", count) => Some(RangeSpec::Last(decimal(count)?)),
-        (first, b"") => Some(RangeSpec::From(decimal(first)?)),
-        (first, last) => {
-            let first = decimal(first)?;
-            let digits = last.iter().all(u8::is_ascii_digit);
-            let last = decimal(last).or(digits.then_some(u64::MAX))?;
-            (first <= last).then_some(RangeSpec::Between(first, last))
-        }
     }
 }
 

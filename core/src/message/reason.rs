@@ -1,0 +1,174 @@
+//! Why peers decline, and why sessions end: enums <-> the tokens in `BAMQP-Reason`. Not responsible for what
+//! follows from a reason.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::http::decimal;
+
+/// Why a peer does not take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclineReason {
+    /// It works for as many sessions as it can, or its household needs the link.
+    Busy,
+    /// It does not know or trust this coordinator.
+    Untrusted,
+    /// It works for a session with this id already.
+    DuplicateSession,
+    /// It may not fetch that target.
+    RefusedTarget,
+    /// This coordinator has had its share.
+    Quota,
+}
+
+impl DeclineReason {
+    const ALL: [DeclineReason; 5] = [
+        DeclineReason::Busy,
+        DeclineReason::Untrusted,
+        DeclineReason::DuplicateSession,
+        DeclineReason::RefusedTarget,
+        DeclineReason::Quota,
+    ];
+
+    /// The status of a DECLINE for this reason.
+    pub fn status(self) -> u16 {
+        match self {
+            DeclineReason::Busy => 503,
+            DeclineReason::Untrusted | DeclineReason::RefusedTarget => 403,
+            DeclineReason::DuplicateSession => 409,
+            DeclineReason::Quota => 429,
+        }
+    }
+}
+
+impl fmt::Display for DeclineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeclineReason::Busy => "busy",
+            DeclineReason::Untrusted => "untrusted",
+            DeclineReason::DuplicateSession => "duplicate-session",
+            DeclineReason::RefusedTarget => "refused-target",
+            DeclineReason::Quota => "quota",
+        })
+    }
+}
+
+impl FromStr for DeclineReason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        DeclineReason::ALL.into_iter().find(|reason| is_token_of(reason, text)).ok_or(UnknownReason)
+    }
+}
+
+/// Why a session ends (sent by the coordinator), or why there is no 206 (sent by the peer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The download is complete.
+    Done,
+    /// The client went away.
+    ClientGone,
+    /// The peer is too slow to be of use.
+    TooSlow,
+    /// The peer stopped delivering.
+    TimedOut,
+    /// What the peer delivered was not what was asked for.
+    Fault,
+    /// Pooling ended for another reason; the own link goes on alone.
+    Ended,
+    /// The origin answered the peer with this status, 100 to 999.
+    OriginStatus(u16),
+    /// The origin has another file by now.
+    OriginChanged,
+    /// The origin can't be reached or does not answer.
+    OriginUnreachable,
+    /// The origin's answer is not the range under the validator.
+    OriginUnusable,
+    /// The peer has no session of this id (any more).
+    UnknownSession,
+    /// The range is not within the file of the session.
+    BadRange,
+    /// The peer's household needs the link.
+    Busy,
+    /// The router is being stopped.
+    Shutdown,
+}
+
+impl DropReason {
+    const PLAIN: [DropReason; 13] = [
+        DropReason::Done,
+        DropReason::ClientGone,
+        DropReason::TooSlow,
+        DropReason::TimedOut,
+        DropReason::Fault,
+        DropReason::Ended,
+        DropReason::OriginChanged,
+        DropReason::OriginUnreachable,
+        DropReason::OriginUnusable,
+        DropReason::UnknownSession,
+        DropReason::BadRange,
+        DropReason::Busy,
+        DropReason::Shutdown,
+    ];
+}
+
+const ORIGIN_STATUS: &str = "origin-status-";
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DropReason::Done => "done",
+            DropReason::ClientGone => "client-gone",
+            DropReason::TooSlow => "too-slow",
+            DropReason::TimedOut => "timed-out",
+            DropReason::Fault => "fault",
+            DropReason::Ended => "ended",
+            DropReason::OriginStatus(status) => return write!(f, "{ORIGIN_STATUS}{status}"),
+            DropReason::OriginChanged => "origin-changed",
+            DropReason::OriginUnreachable => "origin-unreachable",
+            DropReason::OriginUnusable => "origin-unusable",
+            DropReason::UnknownSession => "unknown-session",
+            DropReason::BadRange => "bad-range",
+            DropReason::Busy => "busy",
+            DropReason::Shutdown => "shutdown",
+        })
+    }
+}
+
+impl FromStr for DropReason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        if let Some(status) = text.strip_prefix(ORIGIN_STATUS) {
+            let status = decimal(status.as_bytes()).and_then(|n| u16::try_from(n).ok());
+            let status = status.filter(|n| (100..=999).contains(n)).ok_or(UnknownReason)?;
+            return Ok(DropReason::OriginStatus(status));
+        }
+        DropReason::PLAIN.into_iter().find(|reason| is_token_of(reason, text)).ok_or(UnknownReason)
+    }
+}
+
+/// Whether `reason` is displayed as `text`, so that each token is written down once.
+fn is_token_of(reason: &impl fmt::Display, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{reason}")).is_ok() && rest.0.is_empty()
+}
+
+/// No reason has this token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownReason;
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown reason")
+    }
+}
+
+impl core::error::Error for UnknownReason {}
