@@ -74,7 +74,8 @@ impl Rate {
         self.backlog = 0;
         // The first samples replace the guess quickly, later ones smooth over about four periods.
         let weight = if self.samples < 2 { 2 } else { 4 };
-        self.estimate = if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
+        self.estimate =
+            if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
         self.samples = self.samples.saturating_add(1);
     }
 }
@@ -184,7 +185,9 @@ impl<S> Track<S> {
         let slot = SLOT_BYTES as u64;
         let mut before = 0;
         for chunk in &self.chunks {
-            if chunk.purpose == Purpose::Payload && (chunk.rest.start / slot..chunk.rest.end.div_ceil(slot)).contains(&index) {
+            if chunk.purpose == Purpose::Payload
+                && (chunk.rest.start / slot..chunk.rest.end.div_ceil(slot)).contains(&index)
+            {
                 return Some(before + ((index + 1) * slot).min(chunk.rest.end) - chunk.rest.start);
             }
             before += chunk.rest.end - chunk.rest.start;
@@ -208,6 +211,8 @@ pub enum Fault {
     Status(u16),
     /// The validator or the total length differs: the file changed at the origin.
     Changed,
+    /// The answer carries no strong validator: perhaps the same file, perhaps not.
+    Unproven,
     /// A `Content-Range` other than the one asked for.
     WrongRange,
     /// A length that does not fit the range.
@@ -243,6 +248,7 @@ impl core::fmt::Display for Fault {
             Fault::Malformed => f.write_str("malformed"),
             Fault::Status(status) => write!(f, "status-{status}"),
             Fault::Changed => f.write_str("changed"),
+            Fault::Unproven => f.write_str("unproven"),
             Fault::WrongRange => f.write_str("wrong-range"),
             Fault::WrongLength => f.write_str("wrong-length"),
             Fault::Encoded => f.write_str("encoded"),

@@ -170,7 +170,12 @@ impl<const SLOTS: usize> Unassigned<SLOTS> {
     }
 
     /// The first run of at most `most` lost slots at or after `next` (the client's slot), for which `wanted` holds.
-    pub fn first_lost(&self, next: u64, most: u64, mut wanted: impl FnMut(u64) -> bool) -> Option<Range<u64>> {
+    pub fn first_lost(
+        &self,
+        next: u64,
+        most: u64,
+        mut wanted: impl FnMut(u64) -> bool,
+    ) -> Option<Range<u64>> {
         if self.count == 0 {
             return None;
         }

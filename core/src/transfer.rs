@@ -248,7 +248,12 @@ pub struct Transfer<S, const SLOTS: usize> {
 impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// A session for the file's bytes `range`, the first of which the original response delivers next. `None` if
     /// there are too few `buffers` ([`crate::reassemble::MIN_BUFFERS`]) or no bytes.
-    pub fn new(now: Instant, range: Range<u64>, buffers: impl IntoIterator<Item = S>, own: OwnLink) -> Option<Self> {
+    pub fn new(
+        now: Instant,
+        range: Range<u64>,
+        buffers: impl IntoIterator<Item = S>,
+        own: OwnLink,
+    ) -> Option<Self> {
         if range.is_empty() {
             return None;
         }
@@ -267,7 +272,16 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         original.rate.begin(now, Span::ZERO);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
-        Some(Self { slots, todo, lanes, cut: Cut::Unproven { tries: 0 }, gap_end: u64::MAX, standing_since: None, last_byte: now, over: None })
+        Some(Self {
+            slots,
+            todo,
+            lanes,
+            cut: Cut::Unproven { tries: 0 },
+            gap_end: u64::MAX,
+            standing_since: None,
+            last_byte: now,
+            over: None,
+        })
     }
 
     /// One more peer, expected to bring `rate` bytes per second with a round trip of `rtt` until it is measured.
@@ -289,7 +303,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         match event {
             LaneEvent::Idle => {}
             LaneEvent::Ready { rate, hold } => self.ready(now, id, rate, hold, &mut wake),
-            LaneEvent::Filled { conn, slot, at, len, head } => self.filled(now, id, (conn, slot, at, len), head, &mut wake),
+            LaneEvent::Filled { conn, slot, at, len, head } => {
+                self.filled(now, id, (conn, slot, at, len), head, &mut wake)
+            }
             LaneEvent::Failed { slot, why } => {
                 if let Some(slot) = slot {
                     self.slots.give_back(slot);
@@ -332,7 +348,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// x
-    pub fn debug(&self) -> (u64, u64) { (self.todo.lost(), self.todo.frontier() - self.slots.next()) }
+    pub fn debug(&self) -> (u64, u64) {
+        (self.todo.lost(), self.todo.frontier() - self.slots.next())
+    }
 
     /// How the session ended, once it has.
     pub fn outcome(&self) -> Option<Outcome> {
@@ -418,7 +436,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if lane.kind == LaneKind::Original && self.cut != Cut::Earned {
             return deadline + GIVE_UP;
         }
-        let others = self.lanes.iter().enumerate().any(|(i, l)| i != id.index() && l.state == LaneState::Up && self.may_work(i));
+        let others = self
+            .lanes
+            .iter()
+            .enumerate()
+            .any(|(i, l)| i != id.index() && l.state == LaneState::Up && self.may_work(i));
         if others { deadline } else { deadline.max(track.heard + PATIENCE_ALONE) }
     }
 
@@ -449,12 +471,21 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         LaneDo::Read { conn, slot, at: rest.start, len: len as u32, by: self.deadline(id, conn) }
     }
 
-    fn filled(&mut self, now: Instant, id: LaneId, read: (Conn, S, u64, u32), head: Option<HeadTimes>, wake: &mut Wake) {
+    fn filled(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        read: (Conn, S, u64, u32),
+        head: Option<HeadTimes>,
+        wake: &mut Wake,
+    ) {
         let (conn, slot, at, len) = read;
         let lane = &mut self.lanes[id.index()];
         let Lane { main, spare, rate, rtt, .. } = lane;
         let track = if conn == Conn::Main { main } else { spare };
-        let Some(chunk) = track.chunks.front_mut().filter(|c| c.rest.start == at && u64::from(len) <= c.rest.end - at) else {
+        let Some(chunk) =
+            track.chunks.front_mut().filter(|c| c.rest.start == at && u64::from(len) <= c.rest.end - at)
+        else {
             return self.slots.give_back(slot);
         };
         if let Some(head) = head.filter(|_| !chunk.begun) {
@@ -532,7 +563,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             LaneKind::Own if probing_cut => self.probe_failed(why, wake),
             _ => {}
         }
-        if !self.lanes.iter().enumerate().any(|(i, l)| !l.is_out() && (l.kind == LaneKind::Original || self.can_ever_work(i))) {
+        if !self
+            .lanes
+            .iter()
+            .enumerate()
+            .any(|(i, l)| !l.is_out() && (l.kind == LaneKind::Original || self.can_ever_work(i)))
+        {
             return self.end(Outcome::NoLaneLeft(why), wake);
         }
         self.wake_all(wake);

@@ -1,6 +1,8 @@
 //! The BAMQP daemon as a library: everything that `bamqp run` does.
 
+pub mod clock;
 pub mod config;
+pub mod fetch;
 pub mod inbox;
 pub mod keys;
 pub mod live;
@@ -8,5 +10,4 @@ pub mod net;
 pub mod network;
 pub mod origin;
 pub mod pace;
-pub mod relay;
 pub mod uci;

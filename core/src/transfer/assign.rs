@@ -22,7 +22,12 @@ pub(super) fn chunk(rest: Range<u64>, rate: u64, purpose: Purpose) -> Chunk {
 
 impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The request that lane `id` makes now, if any.
-    pub(super) fn next_request(&mut self, now: Instant, id: LaneId, wake: &mut Wake) -> Option<(Conn, Range<u64>)> {
+    pub(super) fn next_request(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        wake: &mut Wake,
+    ) -> Option<(Conn, Range<u64>)> {
         if let Some(asked) = self.handed_out(now, id) {
             return Some(asked);
         }
@@ -50,11 +55,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let looks_again = self.todo.is_empty() || self.todo.frontier() < self.horizon(id.index());
         let lane = &mut self.lanes[id.index()];
         lane.waiting = Waiting::Work;
-        if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done)
-            && looks_again {
-                lane.waiting = Waiting::No;
-                return LaneDo::Wait(Some(now + LOOK_AGAIN));
-            }
+        if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done) && looks_again {
+            lane.waiting = Waiting::No;
+            return LaneDo::Wait(Some(now + LOOK_AGAIN));
+        }
         LaneDo::Wait(None)
     }
 
@@ -67,7 +71,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The lanes that payload is asked of.
     pub(super) fn working(&self) -> impl Iterator<Item = (usize, Pace)> + Clone + '_ {
-        self.lanes.iter().enumerate().filter(|(i, l)| l.is_up() && self.may_work(*i)).map(|(i, l)| (i, l.pace()))
+        self.lanes
+            .iter()
+            .enumerate()
+            .filter(|(i, l)| l.is_up() && self.may_work(*i))
+            .map(|(i, l)| (i, l.pace()))
     }
 
     /// If the lane slowed down to less than half of what it was when its chunks were assigned, their slots are open
@@ -78,7 +86,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let mut offered = false;
         for conn in [Conn::Main, Conn::Spare] {
             for place in 0..self.lanes[id.index()].track(conn).chunks.len() {
-                let Some(chunk) = self.lanes[id.index()].track_mut(conn).chunks.iter_mut().nth(place) else { break };
+                let Some(chunk) = self.lanes[id.index()].track_mut(conn).chunks.iter_mut().nth(place) else {
+                    break;
+                };
                 if chunk.offered || rate >= chunk.rate / 2 {
                     continue;
                 }
@@ -219,7 +229,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let run = self.todo.first_lost(next, most, |i| !lane.owes(i))?;
         let slot = SLOT_BYTES as u64;
         let done = |pace: Pace| pace.busy() + pace.time_for(slot);
-        let best = self.working().filter(|(i, _)| *i != 0 && !self.lanes[*i].owes(run.start)).map(|(i, _)| done(self.pace(i))).min()?;
+        let best = self
+            .working()
+            .filter(|(i, _)| *i != 0 && !self.lanes[*i].owes(run.start))
+            .map(|(i, _)| done(self.pace(i)))
+            .min()?;
         let urgent = done(me) <= best;
         if !urgent && !(me.wants_more() && done(me) <= best.scale(2, 1) + Span::from_millis(10)) {
             return None;
@@ -229,7 +243,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return (run.start < self.horizon(id.index())).then_some((Conn::Main, run));
         }
         let run = run.start..run.end.min(window_end);
-        let fits = lane.spare.last_slot().is_none_or(|last| last < run.start) && lane.spare.chunks.len() + 1 < MAX_PIPELINE;
+        let fits = lane.spare.last_slot().is_none_or(|last| last < run.start)
+            && lane.spare.chunks.len() + 1 < MAX_PIPELINE;
         (fits && !run.is_empty()).then_some((Conn::Spare, run))
     }
 

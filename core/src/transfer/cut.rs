@@ -102,7 +102,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         let pace = original.pace();
         let pool = Pool::of(self.lanes.iter().filter(|l| l.kind != LaneKind::Own).map(|l| l.pace()));
-        let starts = pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
+        let starts =
+            pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
         let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() / 2);
         self.gap_end = self.todo.advance((at + lead).saturating_sub(self.todo.frontier())).end;
         let end = self.slots.extent(self.gap_end - 1).end;

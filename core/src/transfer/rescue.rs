@@ -31,7 +31,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             pace.rtt + pace.time_for(slot)
         };
         let able = self.working().map(|(i, _)| i).filter(|&i| self.can_rescue(i, head));
-        let Some((best, takes)) = able.map(|i| (i, could(&self.lanes[i]))).min_by_key(|&(_, takes)| takes) else {
+        let Some((best, takes)) = able.map(|i| (i, could(&self.lanes[i]))).min_by_key(|&(_, takes)| takes)
+        else {
             return again;
         };
         if expected.since(now) <= takes.scale(3, 2) {
@@ -43,9 +44,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let most = (bytes_in(chunk_time, lane.rate.get()) / slot).max(1);
         let conn = if lane.main.chunks.is_empty() { Conn::Main } else { Conn::Spare };
         // The head's run as far as it is missing and owed by whoever is late with the head.
-        let late = |i: u64| !self.slots.has(i) && self.lanes.iter().any(|l| l.is_up() && l.owes(head) && l.owes(i));
+        let late =
+            |i: u64| !self.slots.has(i) && self.lanes.iter().any(|l| l.is_up() && l.owes(head) && l.owes(i));
         let window_end = (head + self.slots.window()).min(self.slots.end());
-        let end = (head + 1..(head + most).min(window_end)).find(|&i| !late(i)).unwrap_or((head + most).min(window_end));
+        let end = (head + 1..(head + most).min(window_end))
+            .find(|&i| !late(i))
+            .unwrap_or((head + most).min(window_end));
         let range = self.slots.extent(head).start..self.slots.extent(end.max(head + 1) - 1).end;
         self.push(now, LaneId(best as u8), conn, range, Purpose::Payload);
         wake.add_lane(best);

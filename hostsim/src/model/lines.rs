@@ -188,7 +188,8 @@ impl Net {
             l.sending = true;
             let sent = now + Span::from_micros(len * 1_000_000 / l.rate);
             self.later.push((sent, NetEvent::Sent(line)));
-            self.later.push((sent + l.rtt.scale(1, 2), NetEvent::Arrive(id, Segment { len, asked, head: None })));
+            self.later
+                .push((sent + l.rtt.scale(1, 2), NetEvent::Arrive(id, Segment { len, asked, head: None })));
             return;
         }
     }

@@ -9,7 +9,8 @@ use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::plan::Pace;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome, OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome,
+    OwnLink, Transfer, Wake,
 };
 
 use super::lines::{FlowId, LineId, Net, NetEvent};
@@ -95,7 +96,15 @@ enum Event {
 
 enum Doing {
     Joining,
-    Reading { conn: Conn, slot: Buffer, at: u64, len: u32, got: u32, head: Option<bamqp_core::transfer::HeadTimes>, by: Instant },
+    Reading {
+        conn: Conn,
+        slot: Buffer,
+        at: u64,
+        len: u32,
+        got: u32,
+        head: Option<bamqp_core::transfer::HeadTimes>,
+        by: Instant,
+    },
     Waiting,
     Ended,
 }
@@ -188,10 +197,21 @@ impl World {
     }
 
     /// x
-    pub fn describe(&self, number: usize) -> String { 
+    pub fn describe(&self, number: usize) -> String {
         let Some(s) = self.sessions.get(&number) else { return String::new() };
-        let d: Vec<String> = s.drivers.iter().map(|d| match &d.doing { Doing::Joining=>"J".into(), Doing::Reading{at,len,got,conn,..} => format!("{conn:?}{}:{got}/{len}", (at>>14) as i64-(s.next_byte>>14) as i64), Doing::Waiting=>"W".into(), Doing::Ended=>"E".into()}).collect();
-        format!("next {} {} lost {:?}", s.next_byte>>14, d.join(" "), s.transfer.debug())
+        let d: Vec<String> = s
+            .drivers
+            .iter()
+            .map(|d| match &d.doing {
+                Doing::Joining => "J".into(),
+                Doing::Reading { at, len, got, conn, .. } => {
+                    format!("{conn:?}{}:{got}/{len}", (at >> 14) as i64 - (s.next_byte >> 14) as i64)
+                }
+                Doing::Waiting => "W".into(),
+                Doing::Ended => "E".into(),
+            })
+            .collect();
+        format!("next {} {} lost {:?}", s.next_byte >> 14, d.join(" "), s.transfer.debug())
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -203,7 +223,9 @@ impl World {
     fn take_place(&mut self, event: Event) {
         match event {
             Event::Net(event) => {
-                if let Some(&(s, lane)) = self.net.event(self.now, event).and_then(|flow| self.owners.get(&flow)) {
+                if let Some(&(s, lane)) =
+                    self.net.event(self.now, event).and_then(|flow| self.owners.get(&flow))
+                {
                     self.read_on(s, lane);
                 }
             }
@@ -244,8 +266,15 @@ impl World {
         self.now = began + rtt.scale(2, 1);
         let own = OwnLink { rate: line.rate, rtt, hold: job.socket };
         let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
-        let mut transfer = Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
-        let driver = |line, buffer: u32| Driver { line, doing: Doing::Joining, turn: 0, flows: [None; 2], buffer: buffer.into() };
+        let mut transfer =
+            Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
+        let driver = |line, buffer: u32| Driver {
+            line,
+            doing: Doing::Joining,
+            turn: 0,
+            flows: [None; 2],
+            buffer: buffer.into(),
+        };
         let mut drivers = vec![driver(job.own, job.socket), driver(job.own, job.socket)];
         for &peer in &job.peers {
             if transfer.add_peer(self.now, 500_000, rtt).is_none() {
@@ -380,13 +409,20 @@ impl World {
             LaneDo::Request { conn, range } => {
                 driver.doing = Doing::Waiting;
                 let line = driver.line;
-                let refused = if self.changed { Some(Fault::Changed) } else { self.refused.get(&line).map(|&s| Fault::Status(s)) };
-                if let (true, Some(why)) = (lane > 0, refused.or((!self.net.lines[line].up).then_some(Fault::Unreachable))) {
+                let refused = if self.changed {
+                    Some(Fault::Changed)
+                } else {
+                    self.refused.get(&line).map(|&s| Fault::Status(s))
+                };
+                if let (true, Some(why)) =
+                    (lane > 0, refused.or((!self.net.lines[line].up).then_some(Fault::Unreachable)))
+                {
                     self.wake(s, wake);
                     return self.fail(s, lane, why);
                 }
                 let buffer = driver.buffer;
-                let flow = *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
+                let flow =
+                    *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
                 self.owners.insert(flow, (s, lane));
                 self.net.request(self.now, flow, &range);
                 self.schedule(self.now, Event::Lane(s, lane, turn));
