@@ -32,7 +32,7 @@ pub use self::cut::Cut;
 pub use crate::lane::{Fault, LaneKind, LaneState, LaneStats};
 use crate::lane::{Lane, Purpose, Track, Waiting};
 use crate::limits::{MAX_LANES, SLOT_BYTES};
-use crate::plan::{Pace, Unassigned, time_for};
+use crate::plan::{Pace, Pool, Unassigned, bytes_in, time_for};
 use crate::reassemble::Reassembler;
 use crate::time::{Instant, Span};
 
@@ -41,6 +41,9 @@ const GIVE_UP: Span = Span::from_millis(60_000);
 
 /// How long the last working lane may be silent before its connection is given up: nobody could take over sooner.
 const PATIENCE_ALONE: Span = Span::from_millis(10_000);
+
+/// The most bytes that are waited for at a time.
+const MOST_MARK: u64 = 64 * 1024;
 
 /// A lane of a session; [`LaneId::ORIGINAL`], [`LaneId::OWN`], then the peers in the order of
 /// [`Transfer::add_peer`].
@@ -137,6 +140,8 @@ pub enum LaneDo<S> {
         at: u64,
         /// How many bytes.
         len: u32,
+        /// How many bytes are worth waking up for, at most as many as the answer still has (DESIGN section 4).
+        mark: u32,
         /// When to come back at the latest.
         by: Instant,
     },
@@ -448,6 +453,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     fn read(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
         let Some(conn) = self.lanes[id.index()].turn(now) else { return self.idle(now, id) };
         let owed = self.lanes[id.index()].owed();
+        let portion = Pool::of(self.working().map(|(_, pace)| pace))
+            .portion_time(self.slots.window() * SLOT_BYTES as u64);
         let lane = &mut self.lanes[id.index()];
         let track = lane.track_mut(conn);
         let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
@@ -468,7 +475,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             (lane.main.heard, lane.spare.heard) = (now, now);
         }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
-        LaneDo::Read { conn, slot, at: rest.start, len: len as u32, by: self.deadline(id, conn) }
+        let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
+        // The client waits for the head: its slot is worth waking up for as soon as it is complete.
+        let mark = if index == self.slots.next() { portion.min(len) } else { portion };
+        lane.track_mut(conn).mark = mark;
+        LaneDo::Read {
+            conn,
+            slot,
+            at: rest.start,
+            len: len as u32,
+            mark: mark.max(1) as u32,
+            by: self.deadline(id, conn),
+        }
     }
 
     fn filled(

@@ -103,7 +103,7 @@ enum Doing {
         len: u32,
         got: u32,
         head: Option<bamqp_core::transfer::HeadTimes>,
-        by: Instant,
+        mark: u32,
     },
     Waiting,
     Ended,
@@ -226,7 +226,7 @@ impl World {
                 if let Some(&(s, lane)) =
                     self.net.event(self.now, event).and_then(|flow| self.owners.get(&flow))
                 {
-                    self.read_on(s, lane);
+                    self.read_on(s, lane, false);
                 }
             }
             Event::Lane(s, lane, turn) => {
@@ -347,12 +347,19 @@ impl World {
         }
     }
 
-    /// Something arrived: the lane reads it, if that is what it is doing.
-    fn read_on(&mut self, s: usize, lane: usize) {
+    /// Something arrived, or the lane begins to read (`at_once`): it reads what is there, but waits until that is as much
+    /// as is worth waking up for.
+    fn read_on(&mut self, s: usize, lane: usize, at_once: bool) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         let driver = &mut session.drivers[lane];
-        let Doing::Reading { conn, slot, at, len, got, head, .. } = &mut driver.doing else { return };
+        let Doing::Reading { conn, slot, at, len, got, head, mark } = &mut driver.doing else { return };
         let Some(flow) = driver.flows[*conn as usize] else { return };
+        // What is there is read when it is all that the slot needs, or as much as is worth waking up for.
+        let (there, answer_ends) = self.net.readable(flow);
+        let wanted = if *mark <= *len { (*mark).min(*len - *got) } else { *mark };
+        if !at_once && there < u64::from(wanted) && !answer_ends {
+            return;
+        }
         let (n, new_head) = self.net.read(self.now, flow, u64::from(*len - *got));
         *head = head.or(new_head);
         if n == 0 {
@@ -427,10 +434,10 @@ impl World {
                 self.net.request(self.now, flow, &range);
                 self.schedule(self.now, Event::Lane(s, lane, turn));
             }
-            LaneDo::Read { conn, slot, at, len, by } => {
-                driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, by };
+            LaneDo::Read { conn, slot, at, len, mark, by } => {
+                driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, mark };
                 self.schedule(by, Event::Lane(s, lane, turn));
-                self.read_on(s, lane);
+                self.read_on(s, lane, true);
             }
             LaneDo::Wait(until) => {
                 driver.doing = Doing::Waiting;
