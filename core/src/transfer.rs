@@ -224,6 +224,21 @@ impl Wake {
     }
 }
 
+/// A lane as reports show it.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneView {
+    /// What kind of way to the origin it is.
+    pub kind: LaneKind,
+    /// Where it stands.
+    pub state: LaneState,
+    /// What it did.
+    pub stats: LaneStats,
+    /// Its rate, round trip and debt at present.
+    pub pace: Pace,
+    /// Whether the rate was measured in this session.
+    pub is_measured: bool,
+}
+
 /// What is known of the own link when a session starts.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnLink {
@@ -352,11 +367,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         (ClientDo::Wait(Some(again)), wake)
     }
 
-    /// x
-    pub fn debug(&self) -> (u64, u64) {
-        (self.todo.lost(), self.todo.frontier() - self.slots.next())
-    }
-
     /// How the session ended, once it has.
     pub fn outcome(&self) -> Option<Outcome> {
         self.over
@@ -377,9 +387,15 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.slots.extent(self.slots.next()).start.min(self.slots.extent(self.slots.end() - 1).end)
     }
 
-    /// What each lane did so far, in the order of their ids: kind, state, counts, pace.
-    pub fn report(&self) -> impl Iterator<Item = (LaneKind, LaneState, LaneStats, Pace)> + '_ {
-        self.lanes.iter().map(|lane| (lane.kind, lane.state, lane.stats, lane.pace()))
+    /// What each lane did so far, in the order of their ids.
+    pub fn report(&self) -> impl Iterator<Item = LaneView> + '_ {
+        self.lanes.iter().map(|lane| LaneView {
+            kind: lane.kind,
+            state: lane.state,
+            stats: lane.stats,
+            pace: lane.pace(),
+            is_measured: lane.rate.is_measured(),
+        })
     }
 
     fn ready(&mut self, now: Instant, id: LaneId, rate: u64, hold: u32, wake: &mut Wake) {

@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::plan::Pace;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome,
-    OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneView, Outcome, OwnLink, Transfer, Wake,
 };
 
 use super::lines::{FlowId, LineId, Net, NetEvent};
@@ -63,8 +61,8 @@ pub struct Result {
     pub standstill: Span,
     /// Bytes of buffer in use at most.
     pub window_used: usize,
-    /// Per lane: kind and counts.
-    pub lanes: Vec<(LaneKind, LaneState, LaneStats)>,
+    /// The lanes, in the order of their ids.
+    pub lanes: Vec<LaneView>,
     /// The order in which slots arrived.
     pub reorder: Reorder,
 }
@@ -191,27 +189,9 @@ impl World {
         self.sessions.values().any(|s| s.drivers.iter().any(|d| d.line == line))
     }
 
-    /// The lanes of a session that is under way: kind, state, counts and pace.
-    pub fn lanes(&self, number: usize) -> Vec<(LaneKind, LaneState, LaneStats, Pace)> {
+    /// The lanes of a session that is under way.
+    pub fn lanes(&self, number: usize) -> Vec<LaneView> {
         self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
-    }
-
-    /// x
-    pub fn describe(&self, number: usize) -> String {
-        let Some(s) = self.sessions.get(&number) else { return String::new() };
-        let d: Vec<String> = s
-            .drivers
-            .iter()
-            .map(|d| match &d.doing {
-                Doing::Joining => "J".into(),
-                Doing::Reading { at, len, got, conn, .. } => {
-                    format!("{conn:?}{}:{got}/{len}", (at >> 14) as i64 - (s.next_byte >> 14) as i64)
-                }
-                Doing::Waiting => "W".into(),
-                Doing::Ended => "E".into(),
-            })
-            .collect();
-        format!("next {} {} lost {:?}", s.next_byte >> 14, d.join(" "), s.transfer.debug())
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -513,7 +493,7 @@ impl World {
             bytes: session.next_byte - range.start,
             standstill: session.standstill,
             window_used: session.transfer.window_used(),
-            lanes: session.transfer.report().map(|(kind, state, stats, _)| (kind, state, stats)).collect(),
+            lanes: session.transfer.report().collect(),
             reorder: Reorder::of(range.start / SLOT_BYTES as u64, &session.arrivals),
         };
         if outcome == Outcome::Complete {
