@@ -240,30 +240,34 @@ struct Woken {
     expired: bool,
 }
 
+/// The fixed room for one wait: two pumps with two sockets each, and two sockets that are watched.
+type Fds<'a> = heapless::Vec<PollFd<'a>, 6>;
+
+/// Adds a socket, if there is one; its place.
+fn add<'a>(fds: &mut Fds<'a>, socket: Option<&'a TcpStream>, flags: PollFlags) -> Option<usize> {
+    fds.push(PollFd::from_borrowed_fd(socket?.as_fd(), flags)).ok()?;
+    Some(fds.len() - 1)
+}
+
 /// Waits until a pump can go on, `watch` is readable, or `client` closes its sending side.
 fn wait<'a>(
     pumps: &mut [&mut Pump<'a>],
-    watch: Option<&TcpStream>,
-    client: Option<&TcpStream>,
+    watch: Option<&'a TcpStream>,
+    client: Option<&'a TcpStream>,
     deadline: Instant,
 ) -> Result<Woken, RelayError> {
     let now = Instant::now();
     let look = pumps.iter_mut().filter_map(|pump| pump.prepare(now)).min();
     let until = look.map_or(deadline, |look| look.min(deadline));
-    let mut fds: heapless::Vec<PollFd<'_>, 8> = heapless::Vec::new();
-    let mut add = |socket: Option<&'_ _>, flags| {
-        let socket: &TcpStream = socket?;
-        fds.push(PollFd::from_borrowed_fd(socket.as_fd(), flags)).ok()?;
-        Some(fds.len() - 1)
-    };
-    let watched = add(watch, PollFlags::IN);
-    let half_closed = add(client, PollFlags::RDHUP);
+    let mut fds = Fds::new();
+    let watched = add(&mut fds, watch, PollFlags::IN);
+    let half_closed = add(&mut fds, client, PollFlags::RDHUP);
     let mut sinks: heapless::Vec<Option<usize>, 2> = heapless::Vec::new();
     for pump in pumps.iter() {
-        add(Some(pump.source).filter(|_| pump.wants == Wants::Source), PollFlags::IN);
+        add(&mut fds, Some(pump.source).filter(|_| pump.wants == Wants::Source), PollFlags::IN);
         // Without flags, only errors are told.
         let flags = if pump.wants == Wants::Sink { PollFlags::OUT } else { PollFlags::empty() };
-        let _ = sinks.push(add(Some(pump.sink).filter(|_| !pump.is_done()), flags));
+        let _ = sinks.push(add(&mut fds, Some(pump.sink).filter(|_| !pump.is_done()), flags));
     }
     let ready = net::poll(&mut fds, Some(until)).map_err(RelayError::Source)?;
     let told = |index: Option<usize>, flags| {
