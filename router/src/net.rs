@@ -114,7 +114,7 @@ pub fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usi
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
+                tv_nsec: left.subsec_nanos() as _, // 32 or 64 bits wide, by system; below 10^9
             }
         });
         match rustix::event::poll(fds, timeout.as_ref()) {
