@@ -11,5 +11,9 @@
 //!           └────▶ report (the summary, and as JSON)
 //! ```
 
+pub mod answer;
+pub mod fault;
 pub mod flow;
 pub mod link;
+pub mod origin;
+mod paced;
