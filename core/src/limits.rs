@@ -24,3 +24,10 @@ pub const MAX_LANES: usize = 32;
 
 /// Most requests that one lane has outstanding at a time.
 pub const MAX_PIPELINE: usize = 16;
+
+/// Longest first line of a chunk in the chunked coding, extensions and line end included. Only counted, not
+/// kept. Below 2^16.
+pub const MAX_CHUNK_LINE_BYTES: usize = 1024;
+
+/// Longest trailer section of a chunked body. Only counted, not kept. Below 2^16.
+pub const MAX_TRAILER_BYTES: usize = 8 * 1024;

@@ -1,0 +1,443 @@
+//! Socket primitives: connecting and listening, waiting with a deadline, waking a thread that waits, the low-water
+//! mark, and moving bytes inside the kernel. Not responsible for protocols or for which address may be reached.
+//!
+//! Every socket of the daemon is non-blocking; threads wait in [`poll`] alone, so that a deadline, a poke and a
+//! closed connection all end the wait (DESIGN section 4).
+
+use core::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+
+pub use rustix::event::{PollFd, PollFlags};
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: i32 = 64;
+
+fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+/// Starts to connect to `to`, from the address `from` if given. The socket is non-blocking; when [`poll`] says that
+/// it is writable, [`finish_connect`] tells the result.
+///
+/// # Errors
+/// What the system says at once: no route, `from` is not ours, another address family.
+pub fn start_connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = tcp_socket(&to)?;
+    if let Some(from) = from {
+        rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
+    }
+    sockopt::set_tcp_nodelay(&socket, true)?; // requests and heads are written whole; nothing gains by waiting
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a connection that [`start_connect`] began stands: `Ok(false)` means not yet.
+///
+/// # Errors
+/// Why it failed: refused, unreachable, timed out.
+pub fn finish_connect(socket: &TcpStream) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until a connection that [`start_connect`] began stands.
+///
+/// # Errors
+/// As [`finish_connect`]; `TimedOut` at the deadline; `ConnectionAborted` if somebody shut the socket down.
+pub fn await_connect(socket: &TcpStream, deadline: Instant) -> io::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+        if poll(&mut fds, Some(deadline))? == 0 {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let hung_up = fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP));
+        match finish_connect(socket)? {
+            true => return Ok(()),
+            false if hung_up => return Err(ErrorKind::ConnectionAborted.into()),
+            false => {}
+        }
+    }
+}
+
+/// Connects, waiting no longer than until `deadline`.
+///
+/// # Errors
+/// As [`start_connect`] and [`await_connect`].
+pub fn connect(to: SocketAddr, from: Option<IpAddr>, deadline: Instant) -> io::Result<TcpStream> {
+    let socket = start_connect(to, from)?;
+    await_connect(&socket, deadline)?;
+    Ok(socket)
+}
+
+/// A non-blocking listener; the address can be taken again at once after a restart (`SO_REUSEADDR`). One for an
+/// IPv6 address takes IPv6 only, so that `[::]` and `0.0.0.0` can stand beside each other.
+///
+/// # Errors
+/// If the address is taken or not ours.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(&address)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Waits until one of `fds` is ready, or the deadline; the number of ready ones, 0 at the deadline. A wait without
+/// descriptors is a sleep.
+///
+/// # Errors
+/// Only if the system has no memory.
+pub fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
+    loop {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The result of a non-blocking transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing now; [`poll`] tells when to try again.
+    WouldBlock,
+    /// The other side sends no more.
+    End,
+}
+
+fn moved(result: io::Result<usize>) -> io::Result<Moved> {
+    match result {
+        Ok(0) => Ok(Moved::End),
+        Ok(bytes) => Ok(Moved::Bytes(bytes)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(Moved::WouldBlock)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what is there into `buffer`, which must not be empty.
+///
+/// # Errors
+/// What the system says of the connection.
+pub fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Moved> {
+    let mut socket = socket;
+    moved(io::Read::read(&mut socket, buffer))
+}
+
+/// Writes as much of `bytes`, which must not be empty, as the socket takes.
+///
+/// # Errors
+/// What the system says of the connection.
+pub fn write(socket: &TcpStream, bytes: &[u8]) -> io::Result<Moved> {
+    let mut socket = socket;
+    moved(io::Write::write(&mut socket, bytes))
+}
+
+/// Waits until bytes (or the end) can be read from `socket`.
+///
+/// # Errors
+/// `TimedOut` at the deadline.
+pub fn await_readable(socket: &TcpStream, deadline: Instant) -> io::Result<()> {
+    await_flags(socket, PollFlags::IN, deadline)
+}
+
+fn await_flags(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> io::Result<()> {
+    match poll(&mut [PollFd::new(socket, flags)], Some(deadline))? {
+        0 => Err(ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes all of `bytes`. `patience` is how long the other side may take nothing at all.
+///
+/// # Errors
+/// `TimedOut` after that; else what the system says of the connection.
+pub fn write_all(socket: &TcpStream, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write(socket, bytes)? {
+            Moved::Bytes(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Moved::WouldBlock => await_flags(socket, PollFlags::OUT, Instant::now() + patience)?,
+            Moved::End => return Err(ErrorKind::WriteZero.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Sets how many bytes must be there before [`poll`] calls the socket readable (`SO_RCVLOWAT`, tcp(7)). The end of
+/// the stream, an error and a full buffer always count. The system lowers it to half the receive buffer.
+///
+/// # Errors
+/// If this is no socket.
+pub fn set_rcvlowat(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes.max(1)).unwrap_or(libc::c_int::MAX);
+    let fd = socket.as_fd();
+    // SAFETY: the descriptor is borrowed for the whole call, and the pointer and length describe one live c_int,
+    // which the kernel only reads. Neither std nor rustix has this option.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Fixes the socket's receive buffer; the system takes twice as much for its own bookkeeping. Before connecting or
+/// listening, so that the window can be announced.
+///
+/// # Errors
+/// If this is no socket.
+pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_recv_buffer_size(socket, bytes)?)
+}
+
+/// Fixes the socket's send buffer; the system takes twice as much for its own bookkeeping.
+///
+/// # Errors
+/// If this is no socket.
+pub fn set_send_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(socket, bytes)?)
+}
+
+/// Size of the socket's receive buffer, as the system counts it.
+///
+/// # Errors
+/// If this is no socket.
+pub fn receive_buffer(socket: impl AsFd) -> io::Result<usize> {
+    Ok(sockopt::socket_recv_buffer_size(socket)?)
+}
+
+/// Wakes a thread that waits in [`poll`], from any other thread (an eventfd).
+#[derive(Debug)]
+pub struct Waker(OwnedFd);
+
+impl Waker {
+    /// A waker that nobody has poked yet.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    /// Makes the waker readable until it is drained. Never blocks: a full counter is as good as a poke.
+    pub fn poke(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes back all pokes; whether there were any.
+    pub fn drain(&self) -> bool {
+        rustix::io::read(&self.0, &mut [0u8; 8]).is_ok()
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Moves bytes from one socket to another inside the kernel: into a pipe and out of it.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    held: usize,
+}
+
+impl Pipe {
+    /// An empty pipe of the system's usual size (64 KiB).
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        Ok(Self { read, write, held: 0 })
+    }
+
+    /// Bytes that were taken in and not given out.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes at most `most` (not 0) bytes out of `from`. `WouldBlock` is also what a full pipe says: so give out
+    /// what it holds before waiting for `from`.
+    ///
+    /// # Errors
+    /// What the system says of the connection.
+    pub fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<Moved> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let result = moved(splice(from, None, &self.write, None, most, flags).map_err(io::Error::from));
+        if let Ok(Moved::Bytes(bytes)) = result {
+            self.held += bytes;
+        }
+        result
+    }
+
+    /// Gives what it holds to `to`, as much as that takes; `End` if it holds nothing.
+    ///
+    /// # Errors
+    /// What the system says of the connection.
+    pub fn drain(&mut self, to: impl AsFd) -> io::Result<Moved> {
+        if self.held == 0 {
+            return Ok(Moved::End);
+        }
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let result = moved(splice(&self.read, None, to, None, self.held, flags).map_err(io::Error::from));
+        if let Ok(Moved::Bytes(bytes)) = result {
+            self.held = self.held.saturating_sub(bytes);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// Two ends of a connection over loopback, both non-blocking.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let near = connect(listener.local_addr().unwrap(), None, soon()).unwrap();
+        poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(soon())).unwrap();
+        let far = listener.accept().unwrap().0;
+        far.set_nonblocking(true).unwrap();
+        (near, far)
+    }
+
+    #[test]
+    fn connects_from_the_address_it_is_told() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let from = "127.0.7.9".parse().unwrap();
+        let socket = connect(listener.local_addr().unwrap(), Some(from), soon()).unwrap();
+        assert_eq!(socket.local_addr().unwrap().ip(), from);
+        assert_eq!(listener.accept().unwrap().1.ip(), from);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        let address = listen("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
+        assert_eq!(connect(address, None, soon()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_and_by_a_poke() {
+        let waker = Waker::new().unwrap();
+        let wait = |deadline| poll(&mut [PollFd::new(&waker, PollFlags::IN)], Some(deadline)).unwrap();
+        assert_eq!(wait(Instant::now()), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| waker.poke());
+            assert_eq!(wait(soon()), 1);
+        });
+        assert!(waker.drain());
+        assert!(!waker.drain());
+        assert_eq!(wait(Instant::now()), 0);
+    }
+
+    #[test]
+    fn below_the_low_water_mark_a_socket_is_not_readable_until_its_end() {
+        let (near, mut far) = pair();
+        set_rcvlowat(&near, 1000).unwrap();
+        let ready = || poll(&mut [PollFd::new(&near, PollFlags::IN)], Some(Instant::now())).unwrap();
+        far.write_all(&[1; 999]).unwrap();
+        assert_eq!(near.peek(&mut [0; 1000]).unwrap(), 999);
+        assert_eq!(ready(), 0);
+        far.write_all(&[1]).unwrap();
+        assert_eq!(ready(), 1);
+        assert_eq!(read(&near, &mut [0; 1000]).unwrap(), Moved::Bytes(1000));
+        assert_eq!(ready(), 0);
+        assert_eq!(read(&near, &mut [0; 1]).unwrap(), Moved::WouldBlock);
+        drop(far);
+        await_readable(&near, soon()).unwrap();
+        assert_eq!(read(&near, &mut [0; 1]).unwrap(), Moved::End);
+    }
+
+    #[test]
+    fn a_pipe_moves_bytes_and_tells_why_it_does_not() {
+        let (near, mut far) = pair();
+        let (out, mut end) = pair();
+        let mut pipe = Pipe::new().unwrap();
+        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::WouldBlock);
+        far.write_all(b"abcdef").unwrap();
+        await_readable(&near, soon()).unwrap();
+        assert_eq!(pipe.fill(&near, 4).unwrap(), Moved::Bytes(4));
+        assert_eq!(pipe.held(), 4);
+        assert_eq!(pipe.drain(&out).unwrap(), Moved::Bytes(4));
+        assert_eq!(pipe.drain(&out).unwrap(), Moved::End);
+        await_readable(&end, soon()).unwrap();
+        let mut got = [0; 4];
+        end.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abcd");
+        drop(far);
+        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::Bytes(2));
+        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::End);
+    }
+
+    #[test]
+    fn write_all_gives_up_on_a_reader_that_takes_nothing() {
+        let (near, _far) = pair();
+        let error = write_all(&near, &vec![0; 16 << 20], Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn shutting_down_ends_a_connect_that_waits() {
+        // A listener whose queue is full answers no further SYN: the connect would wait for its deadline.
+        let address = "127.0.0.1:0".parse().unwrap();
+        let socket = tcp_socket(&address).unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let address = TcpListener::from(socket.try_clone().unwrap()).local_addr().unwrap();
+        let _first = connect(address, None, soon()).unwrap();
+        let waiting = start_connect(address, None).unwrap();
+        assert!(!finish_connect(&waiting).unwrap());
+        std::thread::scope(|scope| {
+            let wait = scope.spawn(|| await_connect(&waiting, soon()));
+            let _ = waiting.shutdown(std::net::Shutdown::Both);
+            let error = wait.join().unwrap().unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::TimedOut, "{error}");
+        });
+    }
+}
