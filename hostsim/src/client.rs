@@ -63,7 +63,8 @@ impl Download {
 /// Gets `url` through the proxy at `proxy`; adds to `progress` what has come.
 pub fn download(proxy: SocketAddr, url: &str, expected: &[u8], progress: &AtomicU64) -> Download {
     let begun = Instant::now();
-    let mut seen = Seen { expected, progress, begun, first_byte: None, received: 0, right: 0, hash: Sha256::new() };
+    let mut seen =
+        Seen { expected, progress, begun, first_byte: None, received: 0, right: 0, hash: Sha256::new() };
     let end = seen.get(proxy, url).unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             End::Broken(format!("no byte for {} s", PATIENCE.as_secs()))
@@ -96,8 +97,9 @@ impl Seen<'_> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let host = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
         let agent = concat!("hostsim/", env!("CARGO_PKG_VERSION"));
-        let head =
-            format!("GET {url} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+        let head = format!(
+            "GET {url} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(head.as_bytes())?;
         let mut buffer = vec![0; 64 * 1024];
         let mut filled = 0;

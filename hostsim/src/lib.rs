@@ -4,16 +4,24 @@
 //! virtual clock. Both use the same arithmetic for an internet connection:
 //!
 //! ```text
-//! args ──▶ run ──▶ origin ──▶ answer (what HTTP says)     model (virtual clock)
-//!           │        └─────▶ flow (TCP's start) ──▶ link (rate, delay, queue) ◀──┘
-//!           ├────▶ fault (what goes wrong, and when)
-//!           ├────▶ client (the household's program)
-//!           └────▶ report (the summary, and as JSON)
+//! args ─▶ run ─▶ neighbourhood ─▶ router's Daemon, one per house
+//!          │          └─▶ origin ─▶ answer (what HTTP says)
+//!          │                 └─▶ paced ─▶ flow (TCP's start) ─▶ link (rate, delay, queue) ◀─ model
+//!          ├─▶ fault (what goes wrong, and when)
+//!          ├─▶ client (the household's program), progress
+//!          └─▶ report (the summary, and as JSON)
 //! ```
 
 pub mod answer;
+pub mod args;
+pub mod client;
 pub mod fault;
 pub mod flow;
 pub mod link;
+pub mod model;
+pub mod neighbourhood;
 pub mod origin;
 mod paced;
+pub mod progress;
+pub mod report;
+pub mod run;

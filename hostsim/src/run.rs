@@ -1,0 +1,201 @@
+//! `hostsim run`: the same file over the own link alone, then over all links of the neighbourhood, with real
+//! routers, sockets and threads. Not responsible for how any of them works; it puts them together, and says
+//! whether the bytes were right.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bamqp_router::status::SessionReport;
+use pico_args::Arguments;
+use sha2::{Digest, Sha256};
+
+use crate::args::{HELP, LinkOptions, MAX_SIZE, Options};
+use crate::client::{self, Download, End};
+use crate::fault::{Fault, Injector, router_name};
+use crate::neighbourhood::{Neighbourhood, generate};
+use crate::progress::{self, LaneLine};
+use crate::report::{Lane, Phase, Report, mbits, size};
+
+/// How long the routers may get to know each other before the client comes.
+const GREETING: Duration = Duration::from_millis(300);
+
+/// How long a session may take to end after the client has its last byte.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Runs the command with what follows `run` on the command line.
+pub fn main(mut args: Arguments) -> ExitCode {
+    if args.contains(["-h", "--help"]) {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::parse(args) {
+        Ok(options) => options,
+        Err(line) => {
+            eprintln!("hostsim: {line}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(report) => {
+            print!("{}", report.summary());
+            if options.json {
+                println!("{}", report.json());
+            }
+            if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(line) => {
+            eprintln!("hostsim: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does both downloads. The error is a line that says why they could not be tried.
+pub fn run(options: &Options) -> Result<Report, String> {
+    let seed = options.seed.unwrap_or_else(fresh_seed);
+    let bytes = match &options.file {
+        None => generate(seed, options.size),
+        Some(path) => read(path)?,
+    };
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let total = bytes.len() as u64;
+    let limit: u64 = options.links.iter().map(|link| link.rate() * 8).sum();
+    let street = Arc::new(Neighbourhood::start(options, seed, bytes.clone())?);
+    introduce(options, &street, seed, total);
+
+    street.start_router(0, [])?;
+    let own = progress::show("own link", total, Vec::new, |progress| {
+        client::download(street.proxy(), &street.url("own"), &bytes, progress)
+    });
+    street.stop_router(0);
+
+    let routers = options.links.len();
+    for peer in 1..routers {
+        street.start_router(peer, (0..routers).filter(|other| *other != peer))?;
+    }
+    street.start_router(0, 1..routers)?;
+    thread::sleep(GREETING);
+    street.origin().set_rules(street.rules(&options.faults));
+    let injector = {
+        let street = street.clone();
+        Injector::start(&options.faults, move |fault| street.inject(fault))
+    };
+    let pooled = progress::show(
+        "pooled",
+        total,
+        || session(&street).map_or_else(Vec::new, |session| lane_lines(&session)),
+        |progress| client::download(street.proxy(), &street.url("pooled"), &bytes, progress),
+    );
+    let happened = injector.finish();
+    let session = settled(&street);
+
+    let misbehaved = street.origin().misbehaved();
+    let faults = options.faults.iter().map(|fault| {
+        let did = if fault.at().is_some() { happened.contains(fault) } else { misbehaved > 0 };
+        (fault.to_string(), did)
+    });
+    Ok(Report {
+        seed,
+        size: total,
+        limit: limit as f64,
+        own: phase(&own, total, &digest),
+        pooled: phase(&pooled, total, &digest),
+        window_used: session.as_ref().map_or(0, |session| session.window_used),
+        outcome: session.as_ref().map(|s| s.outcome.clone().unwrap_or_else(|| "still running".into())),
+        faults: faults.collect(),
+        faults_injected: happened.len() as u64 + misbehaved,
+        lanes: session.map_or_else(Vec::new, |session| lanes(&session)),
+    })
+}
+
+/// Says what is about to be tried.
+fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
+    let link = |(number, link): (usize, &LinkOptions)| {
+        let own = if number == 0 { " (own)" } else { "" };
+        let rtt = link.rtt.as_micros() as f64 / 1000.0;
+        format!("{}{own} {} {rtt} ms", router_name(number), mbits(link.mbits * 1e6))
+    };
+    let links: Vec<String> = options.links.iter().enumerate().map(link).collect();
+    eprintln!("{} over {} (seed {seed}, {})", size(total), links.join(", "), street.network());
+    let faults: Vec<String> = options.faults.iter().map(Fault::to_string).collect();
+    if !faults.is_empty() {
+        eprintln!("faults: {}", faults.join(" "));
+    }
+}
+
+/// The session of the pooled download: there is no other.
+fn session(street: &Neighbourhood) -> Option<SessionReport> {
+    street.sessions().into_iter().next_back()
+}
+
+/// The session once it has ended: its counters are final then.
+fn settled(street: &Neighbourhood) -> Option<SessionReport> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let session = session(street);
+        if session.as_ref().is_none_or(|session| session.outcome.is_some()) || Instant::now() > deadline {
+            return session;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lane_lines(session: &SessionReport) -> Vec<LaneLine> {
+    session.lanes.iter().map(|lane| (lane.name.clone(), lane.rate, lane.state.clone())).collect()
+}
+
+fn lanes(session: &SessionReport) -> Vec<Lane> {
+    let lane = |lane: &bamqp_router::status::LaneReport| Lane {
+        name: lane.name.clone(),
+        bytes: lane.bytes,
+        requests: lane.requests,
+        timeouts: lane.timeouts,
+        violations: lane.violations,
+        duplicates: lane.duplicates,
+        state: lane.state.clone(),
+    };
+    session.lanes.iter().map(lane).collect()
+}
+
+/// Whether the bytes were right, and in words how they were.
+fn phase(download: &Download, total: u64, digest: &[u8; 32]) -> Phase {
+    let complete = download.end == End::Complete && download.received == total;
+    let right = complete && download.sha256 == *digest;
+    let verdict = if right {
+        "SHA-256 right".to_owned()
+    } else if complete {
+        format!("SHA-256 WRONG, from byte {}", download.right)
+    } else if download.is_prefix() {
+        let came = match download.received {
+            0 => "nothing came".to_owned(),
+            count => format!("{} came, all of it right: never mixed, can be resumed", size(count)),
+        };
+        format!("{}: {came}", download.end)
+    } else {
+        format!("{}: {} came, WRONG from byte {}", download.end, size(download.received), download.right)
+    };
+    Phase {
+        took: download.took,
+        first_byte: download.first_byte,
+        received: download.received,
+        right,
+        verdict,
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Arc<[u8]>, String> {
+    let wrong = |what: &str| format!("--file {}: {what}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| wrong(&error.to_string()))?.len();
+    if !(1..=MAX_SIZE).contains(&size) {
+        return Err(wrong("expected a file of 1 byte to 4 GiB"));
+    }
+    std::fs::read(path).map(Arc::from).map_err(|error| wrong(&error.to_string()))
+}
+
+/// Short enough to be typed again.
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (u64::from(now.subsec_nanos()) ^ now.as_secs() ^ (u64::from(std::process::id()) << 8)) % 1_000_000
+}
