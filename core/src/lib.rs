@@ -2,6 +2,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod decide;
 pub mod http;
+mod lane;
 pub mod limits;
+pub mod plan;
+pub mod reassemble;
+pub mod refuse;
 pub mod time;
+pub mod transfer;

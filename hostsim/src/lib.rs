@@ -1,12 +1,10 @@
-//! A BAMQP neighbourhood on a desktop, as a library for the `hostsim` command and for its tests.
-//!
-//! `run` starts real routers with real sockets on loopback addresses; `model` drives the same core under a
-//! virtual clock. Both use the same arithmetic for an internet connection:
+//! A BAMQP neighbourhood on a desktop, as a library for the `hostsim` command and for its tests: `run` starts real
+//! routers on loopback addresses, `model` drives the same core under a virtual clock.
 //!
 //! ```text
 //! args ─▶ run ─▶ neighbourhood ─▶ router's Daemon, one per house
 //!          │          └─▶ origin ─▶ answer (what HTTP says)
-//!          │                 └─▶ paced ─▶ flow (TCP's start) ─▶ link (rate, delay, queue) ◀─ model
+//!          │                 └─▶ paced ─▶ flow (TCP's start) ─▶ link (rate, delay, queue)
 //!          ├─▶ fault (what goes wrong, and when)
 //!          ├─▶ client (the household's program), progress
 //!          └─▶ report (the summary, and as JSON)

@@ -1,7 +1,6 @@
 //! An internet link as arithmetic over time: a rate, a round-trip time and a first-in-first-out queue of
-//! limited depth. It is told the time and tells when bytes arrive; the origin sleeps by it and the virtual
-//! clock of `hostsim model` jumps by it. Not responsible for sockets, for clocks, or for what TCP makes of the
-//! link (that is `flow`).
+//! limited depth. It is told the time and tells when bytes arrive; the origin sleeps by that. Not responsible for
+//! sockets, for clocks, or for what TCP makes of the link (that is `flow`).
 //!
 //! A link is paced in bytes of TCP payload: what Ethernet, IP and TCP add is not modelled, so a link of
 //! 20 Mbit/s carries 20 Mbit/s of HTTP.

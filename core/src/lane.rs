@@ -1,0 +1,464 @@
+//! What is known of one lane: its rate, its round trip, what was asked of it and when it must be given up. Not
+//! responsible for what to ask next ([`crate::plan`]) nor for the session as a whole ([`crate::transfer`]).
+
+use core::ops::Range;
+
+use heapless::Deque;
+
+use crate::limits::{MAX_PIPELINE, SLOT_BYTES};
+use crate::plan::{Pace, bytes_in, time_for};
+use crate::time::{Instant, Span};
+use crate::transfer::Conn;
+
+/// Measures a lane's rate while it is being read (DESIGN section 5, rule 2).
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    estimate: u64,
+    samples: u32,
+    since: Option<Instant>,
+    bytes: u64,
+    backlog: u64,
+}
+
+impl Rate {
+    /// Long enough to even out that bytes arrive in bursts, short enough to see a link slow down in time.
+    const PERIOD: Span = Span::from_millis(40);
+
+    /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
+    pub fn new(guess: u64) -> Self {
+        Self { estimate: guess.max(1), samples: 0, since: None, bytes: 0, backlog: 0 }
+    }
+
+    /// The estimate in bytes per second, at least 1.
+    pub fn get(&self) -> u64 {
+        self.estimate
+    }
+
+    /// Whether anything was measured yet.
+    pub fn is_measured(&self) -> bool {
+        self.samples > 0
+    }
+
+    /// The link may have changed: the next sample counts alone.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.estimate);
+    }
+
+    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count.
+    pub fn begin(&mut self, at: Instant, pause: Span) {
+        self.since = Some(self.since.map_or(at, |since| since + pause));
+    }
+
+    /// Reading goes on after we had not read for `pause`: besides, up to `held` bytes may have come in meanwhile, and
+    /// how fast those are read says nothing about the link.
+    pub fn resume(&mut self, pause: Span, held: u64) {
+        self.since = self.since.map(|since| since + pause);
+        self.backlog = (self.backlog + bytes_in(pause, self.estimate)).min(held);
+    }
+
+    /// `len` bytes were read by `now`.
+    pub fn add(&mut self, now: Instant, len: u64) {
+        let since = *self.since.get_or_insert(now);
+        self.bytes += len;
+        let took = now.since(since);
+        if took < Self::PERIOD && (self.backlog == 0 || self.bytes < self.backlog) {
+            return;
+        }
+        let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros().max(1)).max(1);
+        let bytes = core::mem::take(&mut self.bytes);
+        self.since = Some(now);
+        if self.backlog > 0 && sample > self.estimate {
+            self.backlog = self.backlog.saturating_sub(bytes);
+            return;
+        }
+        self.backlog = 0;
+        // The first samples replace the guess quickly, later ones smooth over about four periods.
+        let weight = if self.samples < 2 { 2 } else { 4 };
+        self.estimate = if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
+        self.samples = self.samples.saturating_add(1);
+    }
+}
+
+/// The round trip from a request to its first byte, smoothed as RFC 6298 section 2 says.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundTrip {
+    smoothed: Span,
+    variation: Span,
+    measured: bool,
+}
+
+impl RoundTrip {
+    /// Starts from a guess.
+    pub fn new(guess: Span) -> Self {
+        Self { smoothed: guess, variation: guess.scale(1, 2), measured: false }
+    }
+
+    /// The smoothed round trip.
+    pub fn get(&self) -> Span {
+        self.smoothed
+    }
+
+    /// A head came `sample` after its request. While earlier answers were still flowing (`queued`) that is only an
+    /// upper bound, which counts if it is lower than what was believed.
+    pub fn add(&mut self, sample: Span, queued: bool) {
+        if queued && sample >= self.smoothed {
+            return;
+        }
+        if !self.measured {
+            (self.smoothed, self.variation, self.measured) = (sample, sample.scale(1, 2), true);
+            return;
+        }
+        let off = (self.smoothed - sample).max(sample - self.smoothed);
+        self.variation = self.variation.scale(3, 4) + off.scale(1, 4);
+        self.smoothed = self.smoothed.scale(7, 8) + sample.scale(1, 8);
+    }
+
+    /// How long silence is tolerated at least: srtt + 4 x variation, not below 250 ms; 500 ms before the first
+    /// measurement, since nothing is known of the way yet (DESIGN section 5, rule 6).
+    pub fn patience(&self) -> Span {
+        let floor = if self.measured { 250 } else { 500 };
+        (self.smoothed + self.variation.scale(4, 1)).max(Span::from_millis(floor))
+    }
+}
+
+/// A run of bytes asked of a lane in one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    /// What is still to come, as offsets into the file; the start moves on with what arrives.
+    pub rest: Range<u64>,
+    /// When the request was handed out; `None` while it waits to be.
+    pub asked: Option<Instant>,
+    /// Whether the answer's head has arrived.
+    pub begun: bool,
+    /// Whether earlier answers were still due when it was asked for.
+    pub queued: bool,
+    /// The lane's rate when it was assigned, bytes per second.
+    pub rate: u64,
+    /// Whether its slots were offered to others because the lane had slowed down.
+    pub offered: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a chunk's bytes are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For the client.
+    Payload,
+    /// Only to see that the lane answers rightly; the bytes are dropped.
+    Probe,
+}
+
+/// One connection of a lane: chunks in the order of their requests, at ascending offsets.
+#[derive(Debug)]
+pub(crate) struct Track<S> {
+    pub chunks: Deque<Chunk, MAX_PIPELINE>,
+    /// A slot that was read in part, and how many bytes of it.
+    pub partial: Option<(S, u32)>,
+    /// The last sign of life, or when waiting for one began.
+    pub heard: Instant,
+}
+
+impl<S> Track<S> {
+    pub fn new(now: Instant) -> Self {
+        Self { chunks: Deque::new(), partial: None, heard: now }
+    }
+
+    /// Bytes asked for and not yet here.
+    pub fn owed(&self) -> u64 {
+        self.chunks.iter().map(|c| c.rest.end - c.rest.start).sum()
+    }
+
+    /// The slot that comes next on this connection.
+    pub fn front_slot(&self) -> Option<u64> {
+        self.chunks.front().map(|c| c.rest.start / SLOT_BYTES as u64)
+    }
+
+    /// The last slot asked for on this connection.
+    pub fn last_slot(&self) -> Option<u64> {
+        self.chunks.back().map(|c| (c.rest.end - 1) / SLOT_BYTES as u64)
+    }
+
+    /// How many bytes come before and with slot `index`, if it is owed here.
+    pub fn bytes_until(&self, index: u64) -> Option<u64> {
+        let slot = SLOT_BYTES as u64;
+        let mut before = 0;
+        for chunk in &self.chunks {
+            if chunk.purpose == Purpose::Payload && (chunk.rest.start / slot..chunk.rest.end.div_ceil(slot)).contains(&index) {
+                return Some(before + ((index + 1) * slot).min(chunk.rest.end) - chunk.rest.start);
+            }
+            before += chunk.rest.end - chunk.rest.start;
+        }
+        None
+    }
+}
+
+/// Why a lane's connection or answer was of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection could be made.
+    Unreachable,
+    /// The connection ended before the answer was complete.
+    Closed,
+    /// Nothing came for too long.
+    Timeout,
+    /// The answer could not be parsed.
+    Malformed,
+    /// A status other than 206 that does not say that the file changed.
+    Status(u16),
+    /// The validator or the total length differs: the file changed at the origin.
+    Changed,
+    /// A `Content-Range` other than the one asked for.
+    WrongRange,
+    /// A length that does not fit the range.
+    WrongLength,
+    /// A content or transfer coding, or several parts in one answer.
+    Encoded,
+    /// The peer declined the session or dropped out of it.
+    Declined,
+}
+
+impl Fault {
+    /// Whether the same request may succeed later in this session.
+    pub fn may_pass(self) -> bool {
+        match self {
+            Fault::Unreachable | Fault::Closed | Fault::Timeout => true,
+            Fault::Status(status) => status >= 500 || status == 408,
+            _ => false,
+        }
+    }
+
+    /// Whether the answer broke the protocol, rather than the link or the origin being at fault.
+    pub fn is_violation(self) -> bool {
+        matches!(self, Fault::Malformed | Fault::WrongRange | Fault::WrongLength | Fault::Encoded)
+    }
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Fault::Unreachable => f.write_str("unreachable"),
+            Fault::Closed => f.write_str("closed"),
+            Fault::Timeout => f.write_str("timeout"),
+            Fault::Malformed => f.write_str("malformed"),
+            Fault::Status(status) => write!(f, "status-{status}"),
+            Fault::Changed => f.write_str("changed"),
+            Fault::WrongRange => f.write_str("wrong-range"),
+            Fault::WrongLength => f.write_str("wrong-length"),
+            Fault::Encoded => f.write_str("encoded"),
+            Fault::Declined => f.write_str("declined"),
+        }
+    }
+}
+
+/// What kind of way to the origin a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneKind {
+    /// The response to the client's own request, from its start to the cut.
+    Original,
+    /// The own link's second connection, which asks for ranges.
+    Own,
+    /// A neighbour's link.
+    Peer,
+}
+
+/// Where a lane stands in its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Not ready yet: a peer has not accepted.
+    Joining,
+    /// Takes part.
+    Up,
+    /// Failed; is probed with a duplicate when the time has come.
+    Resting {
+        /// When to probe.
+        until: Instant,
+    },
+    /// Takes part with one slot at a time until it has delivered one.
+    Probing,
+    /// Out of this session for good, by its own fault.
+    Left(Fault),
+    /// Out of this session because it isn't needed any more.
+    Dismissed,
+}
+
+/// What a lane's thread waits for, so that others know when to wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// It does not wait.
+    No,
+    /// For room to read this slot.
+    Room(u64),
+    /// For something to do.
+    Work,
+}
+
+/// What a lane did in its session, for reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Payload bytes that went into the client's stream.
+    pub bytes: u64,
+    /// Payload bytes that another lane had brought before.
+    pub duplicates: u64,
+    /// Requests made.
+    pub requests: u32,
+    /// Times that it was given up because nothing came.
+    pub timeouts: u32,
+    /// Other failures of its connection or the origin.
+    pub failures: u32,
+    /// Answers that broke the protocol.
+    pub violations: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane<S> {
+    pub kind: LaneKind,
+    pub state: LaneState,
+    pub main: Track<S>,
+    pub spare: Track<S>,
+    reading: Option<Conn>,
+    pub rate: Rate,
+    pub rtt: RoundTrip,
+    pub hold: u64,
+    pub waiting: Waiting,
+    pub blocked_since: Option<Instant>,
+    pub pause: Span,
+    pub up_since: Instant,
+    pub stats: LaneStats,
+}
+
+impl<S> Lane<S> {
+    const FIRST_PAUSE: Span = Span::from_millis(250);
+    const LONGEST_PAUSE: Span = Span::from_millis(8_000);
+
+    pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span) -> Self {
+        Self {
+            kind,
+            state: if kind == LaneKind::Peer { LaneState::Joining } else { LaneState::Up },
+            main: Track::new(now),
+            spare: Track::new(now),
+            reading: None,
+            rate: Rate::new(rate),
+            rtt: RoundTrip::new(rtt),
+            hold: 0,
+            waiting: Waiting::No,
+            blocked_since: None,
+            pause: Self::FIRST_PAUSE,
+            up_since: now,
+            stats: LaneStats::default(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, LaneState::Up | LaneState::Probing)
+    }
+
+    pub fn is_out(&self) -> bool {
+        matches!(self.state, LaneState::Left(_) | LaneState::Dismissed)
+    }
+
+    pub fn track(&self, conn: Conn) -> &Track<S> {
+        match conn {
+            Conn::Main => &self.main,
+            Conn::Spare => &self.spare,
+        }
+    }
+
+    pub fn track_mut(&mut self, conn: Conn) -> &mut Track<S> {
+        match conn {
+            Conn::Main => &mut self.main,
+            Conn::Spare => &mut self.spare,
+        }
+    }
+
+    /// Turns to the connection that is to be read from now. How long the other one was silent meanwhile is not its
+    /// fault.
+    pub fn turn(&mut self, now: Instant) -> Option<Conn> {
+        let conn = self.reads_from();
+        if conn != self.reading {
+            self.reading = conn;
+            if let Some(conn) = conn {
+                self.track_mut(conn).heard = now;
+            }
+        }
+        conn
+    }
+
+    /// The connection to read from: the one whose next slot is the lower, so that the head is never kept waiting by
+    /// something that lies behind it.
+    fn reads_from(&self) -> Option<Conn> {
+        match (self.main.front_slot(), self.spare.front_slot()) {
+            (None, None) => None,
+            (Some(main), Some(spare)) if spare < main => Some(Conn::Spare),
+            (None, Some(_)) => Some(Conn::Spare),
+            (Some(_), _) => Some(Conn::Main),
+        }
+    }
+
+    pub fn owed(&self) -> u64 {
+        self.main.owed() + self.spare.owed()
+    }
+
+    pub fn pace(&self) -> Pace {
+        Pace { rate: self.rate.get(), rtt: self.rtt.get(), owed: self.owed() }
+    }
+
+    pub fn owes(&self, index: u64) -> bool {
+        self.main.bytes_until(index).is_some() || self.spare.bytes_until(index).is_some()
+    }
+
+    /// When slot `index` is expected to be here, if it was asked of this lane. What is overdue is expected as much
+    /// later as it is overdue already.
+    pub fn expects(&self, now: Instant, index: u64) -> Option<Instant> {
+        let spare_owed = self.spare.owed();
+        let (track, bytes) = match self.spare.bytes_until(index) {
+            Some(bytes) => (&self.spare, bytes),
+            None => (&self.main, self.main.bytes_until(index)? + spare_owed),
+        };
+        let from = self.flows_from(track).max(track.heard);
+        let due = from + time_for(bytes, self.rate.get());
+        Some(if due < now { now + now.since(due) } else { due })
+    }
+
+    /// When the bytes that `track` waits for may begin to flow at the earliest: a round trip after the request, if
+    /// the answer's head is still to come.
+    fn flows_from(&self, track: &Track<S>) -> Instant {
+        match track.chunks.front() {
+            Some(Chunk { begun: false, asked: Some(asked), .. }) => *asked + self.rtt.get(),
+            _ => Instant::default(),
+        }
+    }
+
+    /// When the lane must be given up if `track` stays silent: max(250 ms, srtt + 4 var, 1.5 slot times), plus one
+    /// round trip before the first byte (DESIGN section 5, rule 6).
+    pub fn deadline(&self, track: &Track<S>) -> Instant {
+        let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2);
+        self.flows_from(track).max(track.heard) + self.rtt.patience().max(slot)
+    }
+
+    /// The lane failed at `now`: it rests, each time longer, or leaves if trying again is of no use.
+    pub fn fail(&mut self, now: Instant, why: Fault) {
+        match why {
+            Fault::Timeout => self.stats.timeouts += 1,
+            _ if why.is_violation() => self.stats.violations += 1,
+            _ => self.stats.failures += 1,
+        }
+        // A lane that worked for a while starts with a short pause again.
+        if self.state == LaneState::Up && now.since(self.up_since) > Span::from_millis(2_000) {
+            self.pause = Self::FIRST_PAUSE;
+        }
+        self.rest(now);
+        if !why.may_pass() {
+            self.state = LaneState::Left(why);
+        }
+    }
+
+    /// The lane gets nothing to do for a while, each time longer.
+    pub fn rest(&mut self, now: Instant) {
+        self.state = LaneState::Resting { until: now + self.pause };
+        self.pause = self.pause.scale(2, 1).min(Self::LONGEST_PAUSE);
+        self.rate.restart();
+        self.waiting = Waiting::No;
+        self.blocked_since = None;
+    }
+}

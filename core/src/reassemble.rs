@@ -1,0 +1,126 @@
+//! Slots in any order in, in order out, within a fixed set of buffers. Not responsible for who fetches what
+//! (that is [`crate::plan`]) nor for the bytes: a buffer is moved, never looked into.
+
+use core::ops::Range;
+
+use heapless::Vec;
+
+use crate::limits::SLOT_BYTES;
+
+/// Buffers that only the head may take: one for the lane that owes it and one for a lane that rescues it
+/// (DESIGN section 4: without a reserve the last buffers can all sit in lanes that wait for each other).
+const RESERVED: usize = 2;
+
+/// The fewest buffers that a reassembler works with: the reserve, the client's and one to read ahead into.
+pub const MIN_BUFFERS: usize = RESERVED + 2;
+
+/// Puts the slots of one byte range back in order.
+///
+/// A slot's index is its file offset divided by [`SLOT_BYTES`]; the first and the last slot may be cut short by
+/// the range. `SLOTS` is the furthest that positions are remembered ahead of the client; the window itself is the
+/// number of buffers that were lent, at most `SLOTS`.
+#[derive(Debug)]
+pub struct Reassembler<S, const SLOTS: usize> {
+    ring: [Option<S>; SLOTS],
+    free: Vec<S, SLOTS>,
+    buffers: usize,
+    in_use_peak: usize,
+    next: u64,
+    range: Range<u64>,
+}
+
+impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
+    /// For the file's bytes `range`, with the lent `buffers` of [`SLOT_BYTES`] each; what exceeds `SLOTS` is
+    /// left in the iterator. Fewer than [`MIN_BUFFERS`] would stand still: `None`.
+    pub fn new(range: Range<u64>, buffers: impl IntoIterator<Item = S>) -> Option<Self> {
+        let free: Vec<S, SLOTS> = buffers.into_iter().take(SLOTS).collect();
+        if free.len() < MIN_BUFFERS {
+            return None;
+        }
+        Some(Self {
+            ring: [const { None }; SLOTS],
+            buffers: free.len(),
+            free,
+            in_use_peak: 0,
+            next: range.start / SLOT_BYTES as u64,
+            range,
+        })
+    }
+
+    /// The slot that the client gets next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// One past the last slot of the range.
+    pub fn end(&self) -> u64 {
+        self.range.end.div_ceil(SLOT_BYTES as u64)
+    }
+
+    /// The window in slots: how far ahead of the client may be read.
+    pub fn window(&self) -> u64 {
+        self.buffers as u64
+    }
+
+    /// The most buffers that were in use at a time.
+    pub fn in_use_peak(&self) -> usize {
+        self.in_use_peak
+    }
+
+    /// The file's bytes that slot `index` carries.
+    pub fn extent(&self, index: u64) -> Range<u64> {
+        let slot = SLOT_BYTES as u64;
+        (index * slot).max(self.range.start)..((index + 1) * slot).min(self.range.end)
+    }
+
+    /// Whether slot `index` is here or was given out already.
+    pub fn has(&self, index: u64) -> bool {
+        index < self.next || (index < self.next + SLOTS as u64 && self.ring[Self::place(index)].is_some())
+    }
+
+    /// Whether a buffer for slot `index` could be had now: the index lies within the window and, unless it is the
+    /// head, more than the reserve is free.
+    pub fn may_take(&self, index: u64) -> bool {
+        let kept = if index == self.next { 0 } else { RESERVED };
+        index < self.next + self.window() && self.free.len() > kept
+    }
+
+    /// A buffer to read slot `index` into, if [`Self::may_take`].
+    pub fn take(&mut self, index: u64) -> Option<S> {
+        if !self.may_take(index) {
+            return None;
+        }
+        let buffer = self.free.pop();
+        self.in_use_peak = self.in_use_peak.max(self.buffers - self.free.len());
+        buffer
+    }
+
+    /// Slot `index` is complete in `buffer`. False if it was here already or lies outside what is remembered: the
+    /// bytes are dropped and the buffer is free again.
+    pub fn put(&mut self, index: u64, buffer: S) -> bool {
+        if self.has(index) || index >= self.next + SLOTS as u64 || index >= self.end() {
+            self.give_back(buffer);
+            return false;
+        }
+        self.ring[Self::place(index)] = Some(buffer);
+        true
+    }
+
+    /// A buffer comes back unused, or written out.
+    pub fn give_back(&mut self, buffer: S) {
+        // A caller that hands in more buffers than it lent only loses them.
+        let _ = self.free.push(buffer);
+    }
+
+    /// The next slot in order with its bytes' place in the file, if it is here.
+    pub fn pop(&mut self) -> Option<(S, Range<u64>)> {
+        let buffer = self.ring[Self::place(self.next)].take()?;
+        let extent = self.extent(self.next);
+        self.next += 1;
+        Some((buffer, extent))
+    }
+
+    fn place(index: u64) -> usize {
+        (index % SLOTS as u64) as usize
+    }
+}

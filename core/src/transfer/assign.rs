@@ -1,0 +1,287 @@
+//! Which chunk a lane is asked for next (DESIGN section 5, rules 1, 2, 4, 7 and 8). Not responsible for what happens
+//! once the client stands still; that is [`super::rescue`].
+
+use core::ops::Range;
+
+use super::{Conn, LaneDo, LaneId, LaneKind, LaneState, Transfer, Wake};
+use crate::lane::{Chunk, Purpose, Waiting};
+use crate::limits::{MAX_PIPELINE, SLOT_BYTES};
+use crate::plan::{Pace, Pool, bytes_in, share};
+use crate::time::{Instant, Span};
+
+/// A lane with nothing to do near the end, or too slow to help, looks again after this time.
+const LOOK_AGAIN: Span = Span::from_millis(50);
+
+/// Bytes that the probe of the own link's second connection asks for.
+const PROBE_BYTES: u64 = 16;
+
+/// A chunk that is still to be asked for.
+pub(super) fn chunk(rest: Range<u64>, rate: u64, purpose: Purpose) -> Chunk {
+    Chunk { rest, asked: None, begun: false, queued: false, rate, offered: false, purpose }
+}
+
+impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
+    /// The request that lane `id` makes now, if any.
+    pub(super) fn next_request(&mut self, now: Instant, id: LaneId, wake: &mut Wake) -> Option<(Conn, Range<u64>)> {
+        if let Some(asked) = self.handed_out(now, id) {
+            return Some(asked);
+        }
+        let lane = &self.lanes[id.index()];
+        if lane.kind == LaneKind::Original || lane.main.chunks.len() + 1 >= MAX_PIPELINE {
+            return None;
+        }
+        if lane.kind == LaneKind::Own && matches!(self.cut, super::Cut::Unproven { .. }) {
+            return self.probe(now, id);
+        }
+        if !self.may_work(id.index()) {
+            return None;
+        }
+        self.adopt_own_rate(id);
+        let (conn, slots) = self.choose(now, id)?;
+        slots.clone().for_each(|i| self.todo.settle(i));
+        let range = self.slots.extent(slots.start).start..self.slots.extent(slots.end - 1).end;
+        self.push(now, id, conn, range, Purpose::Payload);
+        self.wake_waiting(wake);
+        self.handed_out(now, id)
+    }
+
+    /// What a lane does that has nothing to read.
+    pub(super) fn idle(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
+        let looks_again = self.todo.is_empty() || self.todo.frontier() < self.horizon(id.index());
+        let lane = &mut self.lanes[id.index()];
+        lane.waiting = Waiting::Work;
+        if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done)
+            && looks_again {
+                lane.waiting = Waiting::No;
+                return LaneDo::Wait(Some(now + LOOK_AGAIN));
+            }
+        LaneDo::Wait(None)
+    }
+
+    /// The first slot that must not be asked of lane `index` yet: the window, and beyond it what the lane holds.
+    pub(super) fn horizon(&self, index: usize) -> u64 {
+        let hold = self.lanes.get(index).map_or(0, |l| l.hold) / SLOT_BYTES as u64;
+        let ahead = (self.slots.window() + hold).min(SLOTS as u64);
+        (self.slots.next() + ahead).min(self.slots.end())
+    }
+
+    /// The lanes that payload is asked of.
+    pub(super) fn working(&self) -> impl Iterator<Item = (usize, Pace)> + Clone + '_ {
+        self.lanes.iter().enumerate().filter(|(i, l)| l.is_up() && self.may_work(*i)).map(|(i, l)| (i, l.pace()))
+    }
+
+    /// If the lane slowed down to less than half of what it was when its chunks were assigned, their slots are open
+    /// to others as well; the first to arrive wins (rule 7).
+    pub(super) fn offer_if_slowed(&mut self, id: LaneId, wake: &mut Wake) {
+        let slot = SLOT_BYTES as u64;
+        let rate = self.lanes[id.index()].rate.get();
+        let mut offered = false;
+        for conn in [Conn::Main, Conn::Spare] {
+            for place in 0..self.lanes[id.index()].track(conn).chunks.len() {
+                let Some(chunk) = self.lanes[id.index()].track_mut(conn).chunks.iter_mut().nth(place) else { break };
+                if chunk.offered || rate >= chunk.rate / 2 {
+                    continue;
+                }
+                chunk.offered = true;
+                offered = true;
+                let rest = chunk.rest.clone();
+                for index in rest.start / slot + u64::from(place == 0)..rest.end.div_ceil(slot) {
+                    if !self.slots.has(index) {
+                        self.todo.lose(index);
+                    }
+                }
+            }
+        }
+        if offered {
+            self.wake_all(wake);
+        }
+    }
+
+    /// A chunk that was assigned and not asked for yet is asked for now.
+    fn handed_out(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+        let lane = &mut self.lanes[id.index()];
+        for conn in [Conn::Main, Conn::Spare] {
+            let track = lane.track_mut(conn);
+            let idle = track.chunks.iter().all(|c| c.asked.is_none());
+            if let Some(chunk) = track.chunks.iter_mut().find(|c| c.asked.is_none()) {
+                chunk.asked = Some(now);
+                chunk.queued = !idle;
+                let range = chunk.rest.clone();
+                if idle {
+                    track.heard = now;
+                }
+                lane.stats.requests += 1;
+                return Some((conn, range));
+            }
+        }
+        None
+    }
+
+    /// Assigns `range` to a lane.
+    pub(super) fn push(&mut self, now: Instant, id: LaneId, conn: Conn, range: Range<u64>, purpose: Purpose) {
+        let lane = &mut self.lanes[id.index()];
+        let rate = lane.rate.get();
+        let track = lane.track_mut(conn);
+        if track.chunks.is_empty() {
+            track.heard = now;
+        }
+        // A full pipeline is never asked for more; see next_request and rescue.
+        let _ = track.chunks.push_back(chunk(range, rate, purpose));
+    }
+
+    /// The own link's second connection shows that it answers rightly.
+    fn probe(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+        if !self.lanes[id.index()].main.chunks.is_empty() {
+            return None;
+        }
+        let extent = self.slots.extent((self.slots.next() + 1).min(self.slots.end() - 1));
+        let range = extent.start..extent.end.min(extent.start + PROBE_BYTES);
+        self.push(now, id, Conn::Main, range, Purpose::Probe);
+        self.handed_out(now, id)
+    }
+
+    /// Until the own link's second connection has a rate of its own, the original response's is the best guess.
+    fn adopt_own_rate(&mut self, id: LaneId) {
+        let measured = self.lanes[LaneId::ORIGINAL.index()].rate;
+        let own = &mut self.lanes[id.index()];
+        if own.kind == LaneKind::Own && !own.rate.is_measured() && measured.is_measured() {
+            own.rate = crate::lane::Rate::new(measured.get());
+        }
+    }
+
+    /// A lane's pace, with what delays it besides its own debt.
+    fn pace(&self, index: usize) -> Pace {
+        let lane = &self.lanes[index];
+        let mut pace = lane.pace();
+        if lane.kind == LaneKind::Own {
+            // Before the cut both connections share the own link.
+            pace.owed += self.lanes[LaneId::ORIGINAL.index()].owed();
+        }
+        pace
+    }
+
+    /// Which slots lane `id` is asked for next, and on which connection.
+    fn choose(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+        let me = self.pace(id.index());
+        if self.lanes[id.index()].state == LaneState::Probing {
+            return self.choose_for_probing(now, id);
+        }
+        let pool = Pool::of(self.working().map(|(_, pace)| pace));
+        let window = self.slots.window() * SLOT_BYTES as u64;
+        let chunk_time = pool.chunk_time(window);
+        let most = (bytes_in(chunk_time, me.rate) + SLOT_BYTES as u64 / 2) / SLOT_BYTES as u64;
+        if let Some(found) = self.choose_lost(id, me, most.max(1)) {
+            return Some(found);
+        }
+        if !me.wants_more() || self.is_let_go(now, id, me) {
+            return None;
+        }
+        let frontier = self.todo.frontier();
+        let open = self.horizon(id.index()).saturating_sub(frontier);
+        if open > 0 {
+            let count = self.fair_count(id, me, pool, chunk_time, most).min(open);
+            return (count > 0).then(|| (Conn::Main, self.todo.advance(count)));
+        }
+        if self.todo.is_empty() && self.lanes[id.index()].owed() == 0 {
+            return self.choose_last(now, id, me);
+        }
+        None
+    }
+
+    /// How many slots at the frontier: as many as fit T, but near the end only so many that all lanes finish together.
+    fn fair_count(&self, id: LaneId, me: Pace, pool: Pool, chunk_time: Span, most: u64) -> u64 {
+        let slot = SLOT_BYTES as u64;
+        let rest = self.todo.len() * slot;
+        let longest = self.working().map(|(_, pace)| pace.busy()).max().unwrap_or_default();
+        if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
+            return most.max(1);
+        }
+        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.pace(i));
+        let mine = share(rest, me, others());
+        let rounded = (mine + slot / 2) / slot;
+        if rounded > 0 {
+            return rounded.min(most.max(1));
+        }
+        // What rounds to nothing for everybody goes to the lane that would be done first.
+        let done = |pace: Pace| pace.busy() + pace.time_for(slot);
+        let first = others().all(|pace| done(me) <= done(pace));
+        u64::from(first)
+    }
+
+    /// Slots that a lane lost go first, to the lane that would have them here soonest, or to one that would not be
+    /// much later.
+    fn choose_lost(&self, id: LaneId, me: Pace, most: u64) -> Option<(Conn, Range<u64>)> {
+        if self.todo.lost() == 0 {
+            return None;
+        }
+        let lane = &self.lanes[id.index()];
+        let next = self.slots.next();
+        let run = self.todo.first_lost(next, most, |i| !lane.owes(i))?;
+        let slot = SLOT_BYTES as u64;
+        let done = |pace: Pace| pace.busy() + pace.time_for(slot);
+        let best = self.working().filter(|(i, _)| *i != 0 && !self.lanes[*i].owes(run.start)).map(|(i, _)| done(self.pace(i))).min()?;
+        let urgent = done(me) <= best;
+        if !urgent && !(me.wants_more() && done(me) <= best.scale(2, 1) + Span::from_millis(10)) {
+            return None;
+        }
+        let window_end = next + self.slots.window();
+        if lane.main.last_slot().is_none_or(|last| last < run.start) {
+            return (run.start < self.horizon(id.index())).then_some((Conn::Main, run));
+        }
+        let run = run.start..run.end.min(window_end);
+        let fits = lane.spare.last_slot().is_none_or(|last| last < run.start) && lane.spare.chunks.len() + 1 < MAX_PIPELINE;
+        (fits && !run.is_empty()).then_some((Conn::Spare, run))
+    }
+
+    /// A lane that comes back repeats the slot that is expected last, so that it stalls nobody if it fails again; if
+    /// nobody else brings anything, it takes what there is.
+    fn choose_for_probing(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+        if self.lanes[id.index()].owed() > 0 {
+            return None;
+        }
+        if let Some((index, _)) = self.expected_last(now, id, self.slots.next() + self.slots.window()) {
+            return Some((Conn::Main, index..index + 1));
+        }
+        let most = self.slots.window();
+        if let Some(run) = self.todo.first_lost(self.slots.next(), most, |_| true) {
+            return Some((Conn::Main, run.start..run.start + 1));
+        }
+        let open = self.todo.frontier() < self.horizon(id.index());
+        open.then(|| (Conn::Main, self.todo.advance(1)))
+    }
+
+    /// Near the end an idle lane repeats the slot that is expected last, if it would have it here clearly sooner.
+    fn choose_last(&self, now: Instant, id: LaneId, me: Pace) -> Option<(Conn, Range<u64>)> {
+        let (index, due) = self.expected_last(now, id, self.slots.end())?;
+        let mine = me.rtt + me.time_for(SLOT_BYTES as u64);
+        let gain = due.since(now) - mine;
+        (gain > mine.scale(1, 4) + Span::from_millis(10)).then_some((Conn::Main, index..index + 1))
+    }
+
+    /// The missing slot before `end` that is expected last of all that other lanes owe, and when.
+    fn expected_last(&self, now: Instant, id: LaneId, end: u64) -> Option<(u64, Instant)> {
+        let next = self.slots.next();
+        let end = end.min(self.todo.frontier());
+        let due = |index: u64| {
+            let lanes = self.lanes.iter().enumerate().filter(|(i, l)| *i != id.index() && l.is_up());
+            lanes.filter_map(|(_, l)| l.expects(now, index)).min()
+        };
+        let missing = (next..end).filter(|&i| !self.slots.has(i) && !self.lanes[id.index()].owes(i));
+        missing.filter_map(|i| Some((i, due(i)?))).max_by_key(|&(i, due)| (due, i))
+    }
+
+    /// Rule 8: a lane so slow that it holds up the others gets nothing more, and rests once it owes nothing.
+    fn is_let_go(&mut self, now: Instant, id: LaneId, me: Pace) -> bool {
+        let others = || self.working().filter(|(i, _)| *i != id.index()).map(|(_, pace)| pace);
+        let slot = SLOT_BYTES as u64;
+        let Some(fastest) = others().min_by_key(|p| p.time_for(slot) + p.rtt) else { return false };
+        if !Pool::of(others()).is_held_up_by(me, fastest, self.slots.window() * slot) {
+            return false;
+        }
+        let lane = &mut self.lanes[id.index()];
+        if lane.owed() == 0 {
+            lane.rest(now);
+        }
+        true
+    }
+}

@@ -1,0 +1,499 @@
+//! The event loop: sessions of the real core over simulated lines, under a virtual clock. Not responsible for
+//! scenarios or for printing; it does what it is told and keeps count.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
+
+use bamqp_core::limits::SLOT_BYTES;
+use bamqp_core::plan::Pace;
+use bamqp_core::time::{Instant, Span};
+use bamqp_core::transfer::{
+    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome, OwnLink, Transfer, Wake,
+};
+
+use super::lines::{FlowId, LineId, Net, NetEvent};
+use super::reorder::Reorder;
+
+/// Positions remembered ahead of the client: 16 MiB of them.
+const SLOTS: usize = 1024;
+
+/// A buffer that remembers which bytes of the file were read into it, instead of the bytes.
+#[derive(Debug)]
+pub struct Buffer(Range<u64>);
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The coordinator's line.
+    pub own: LineId,
+    /// The peers' lines.
+    pub peers: Vec<LineId>,
+    /// The file's bytes that the client asked for.
+    pub range: Range<u64>,
+    /// The window in bytes.
+    pub window: usize,
+    /// What a peer holds besides the window, in bytes.
+    pub hold: u32,
+    /// What each connection's socket buffer holds, in bytes.
+    pub socket: u32,
+    /// How fast the client reads, bytes per second; 0: at once.
+    pub client_rate: u64,
+    /// How long a peer takes to accept.
+    pub accept: Span,
+}
+
+/// What became of a session.
+#[derive(Clone, Debug)]
+pub struct Result {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it began.
+    pub began: Instant,
+    /// When the client had its last byte.
+    pub ended: Instant,
+    /// When the client had its first byte.
+    pub first_byte: Instant,
+    /// What the client had after the first second.
+    pub after_a_second: u64,
+    /// Bytes that reached the client.
+    pub bytes: u64,
+    /// The longest time in which the client got nothing, after its first byte.
+    pub standstill: Span,
+    /// Bytes of buffer in use at most.
+    pub window_used: usize,
+    /// Per lane: kind and counts.
+    pub lanes: Vec<(LaneKind, LaneState, LaneStats)>,
+    /// The order in which slots arrived.
+    pub reorder: Reorder,
+}
+
+/// Something that happens to a line.
+#[derive(Clone, Copy, Debug)]
+pub enum Happening {
+    /// Another rate, bytes per second; 0: it goes silent.
+    Rate(LineId, u64),
+    /// It goes down: connections break and none can be made.
+    Down(LineId),
+    /// It comes back.
+    Up(LineId),
+    /// The URL is good for no further request over this line (answered with this status).
+    Refuse(LineId, u16),
+    /// The file changed at the origin: every further answer says so.
+    Change,
+}
+
+enum Event {
+    Net(NetEvent),
+    Lane(usize, usize, u64),
+    Client(usize, u64),
+    Written(usize),
+    Ready(usize, usize),
+    Start(usize),
+    Happen(Happening),
+}
+
+enum Doing {
+    Joining,
+    Reading { conn: Conn, slot: Buffer, at: u64, len: u32, got: u32, head: Option<bamqp_core::transfer::HeadTimes>, by: Instant },
+    Waiting,
+    Ended,
+}
+
+struct Driver {
+    line: LineId,
+    doing: Doing,
+    turn: u64,
+    flows: [Option<FlowId>; 2],
+    buffer: u64,
+}
+
+struct Session {
+    job: Job,
+    transfer: Transfer<Buffer, SLOTS>,
+    drivers: Vec<Driver>,
+    writing: Option<Buffer>,
+    client_turn: u64,
+    next_byte: u64,
+    began: Instant,
+    first_byte: Option<Instant>,
+    last_byte: Instant,
+    standstill: Span,
+    after_a_second: u64,
+    arrivals: Vec<u64>,
+}
+
+/// Lines, sessions and the clock.
+#[derive(Default)]
+pub struct World {
+    /// The lines.
+    pub net: Net,
+    now: Instant,
+    heap: BinaryHeap<Reverse<(Instant, u64)>>,
+    events: BTreeMap<u64, Event>,
+    count: u64,
+    jobs: Vec<Job>,
+    sessions: BTreeMap<usize, Session>,
+    owners: BTreeMap<FlowId, (usize, usize)>,
+    results: BTreeMap<usize, Result>,
+    refused: BTreeMap<LineId, u16>,
+    changed: bool,
+}
+
+impl World {
+    /// The virtual time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Starts a download at `at`; its number.
+    pub fn start(&mut self, at: Instant, job: Job) -> usize {
+        self.jobs.push(job);
+        self.schedule(at, Event::Start(self.jobs.len() - 1));
+        self.jobs.len() - 1
+    }
+
+    /// Has something happen to a line at `at`.
+    pub fn happen(&mut self, at: Instant, what: Happening) {
+        self.schedule(at, Event::Happen(what));
+    }
+
+    /// Runs until nothing is left to do or `until`, and hands over what ended meanwhile.
+    pub fn run(&mut self, until: Instant) -> BTreeMap<usize, Result> {
+        while let Some(Reverse((at, number))) = self.heap.peek().copied() {
+            if at > until {
+                self.now = until;
+                break;
+            }
+            self.heap.pop();
+            self.now = at;
+            if let Some(event) = self.events.remove(&number) {
+                self.take_place(event);
+            }
+            for (at, event) in std::mem::take(&mut self.net.later) {
+                self.schedule(at, Event::Net(event));
+            }
+        }
+        std::mem::take(&mut self.results)
+    }
+
+    /// Whether a line is used by a session at present.
+    pub fn is_busy(&self, line: LineId) -> bool {
+        self.sessions.values().any(|s| s.drivers.iter().any(|d| d.line == line))
+    }
+
+    /// The lanes of a session that is under way: kind, state, counts and pace.
+    pub fn lanes(&self, number: usize) -> Vec<(LaneKind, LaneState, LaneStats, Pace)> {
+        self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
+    }
+
+    /// x
+    pub fn describe(&self, number: usize) -> String { 
+        let Some(s) = self.sessions.get(&number) else { return String::new() };
+        let d: Vec<String> = s.drivers.iter().map(|d| match &d.doing { Doing::Joining=>"J".into(), Doing::Reading{at,len,got,conn,..} => format!("{conn:?}{}:{got}/{len}", (at>>14) as i64-(s.next_byte>>14) as i64), Doing::Waiting=>"W".into(), Doing::Ended=>"E".into()}).collect();
+        format!("next {} {} lost {:?}", s.next_byte>>14, d.join(" "), s.transfer.debug())
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.count += 1;
+        self.heap.push(Reverse((at, self.count)));
+        self.events.insert(self.count, event);
+    }
+
+    fn take_place(&mut self, event: Event) {
+        match event {
+            Event::Net(event) => {
+                if let Some(&(s, lane)) = self.net.event(self.now, event).and_then(|flow| self.owners.get(&flow)) {
+                    self.read_on(s, lane);
+                }
+            }
+            Event::Lane(s, lane, turn) => {
+                if self.sessions.get(&s).is_some_and(|x| x.drivers[lane].turn == turn) {
+                    self.come_back(s, lane);
+                }
+            }
+            Event::Client(s, turn) => {
+                if self.sessions.get(&s).is_some_and(|x| x.client_turn == turn) {
+                    self.client(s, ClientEvent::Idle);
+                }
+            }
+            Event::Written(s) => {
+                if let Some(buffer) = self.sessions.get_mut(&s).and_then(|x| x.writing.take()) {
+                    self.client(s, ClientEvent::Written(buffer));
+                }
+            }
+            Event::Ready(s, lane) => {
+                let Some(session) = self.sessions.get(&s) else { return };
+                let line = &self.net.lines[session.drivers[lane].line];
+                let event = match (line.up, session.job.hold) {
+                    (true, hold) => LaneEvent::Ready { rate: line.rate, hold },
+                    (false, _) => LaneEvent::Failed { slot: None, why: Fault::Unreachable },
+                };
+                self.lane(s, lane, event);
+            }
+            Event::Start(number) => self.begin(number),
+            Event::Happen(what) => self.happens(what),
+        }
+    }
+
+    fn begin(&mut self, number: usize) {
+        let job = self.jobs[number].clone();
+        let line = &self.net.lines[job.own];
+        // The head of the response came one handshake and one round trip after the request.
+        let (rtt, began) = (line.rtt, self.now);
+        self.now = began + rtt.scale(2, 1);
+        let own = OwnLink { rate: line.rate, rtt, hold: job.socket };
+        let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
+        let mut transfer = Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
+        let driver = |line, buffer: u32| Driver { line, doing: Doing::Joining, turn: 0, flows: [None; 2], buffer: buffer.into() };
+        let mut drivers = vec![driver(job.own, job.socket), driver(job.own, job.socket)];
+        for &peer in &job.peers {
+            if transfer.add_peer(self.now, 500_000, rtt).is_none() {
+                break;
+            }
+            drivers.push(driver(peer, job.socket + job.hold));
+        }
+        // The original response: its request was sent earlier, by the proxy.
+        let flow = self.net.open(began, job.own, job.socket.into());
+        self.net.request(began, flow, &job.range);
+        drivers[0].flows[0] = Some(flow);
+        self.owners.insert(flow, (number, 0));
+        let lanes = drivers.len();
+        let (accept, ready) = (job.accept, self.now);
+        let session = Session {
+            next_byte: job.range.start,
+            job,
+            transfer,
+            drivers,
+            writing: None,
+            client_turn: 0,
+            began,
+            first_byte: None,
+            last_byte: began,
+            standstill: Span::ZERO,
+            after_a_second: 0,
+            arrivals: Vec::new(),
+        };
+        self.sessions.insert(number, session);
+        self.client(number, ClientEvent::Idle);
+        self.lane(number, 0, LaneEvent::Idle);
+        self.lane(number, 1, LaneEvent::Idle);
+        for lane in 2..lanes {
+            self.schedule(ready + accept, Event::Ready(number, lane));
+        }
+        self.now = began;
+    }
+
+    fn happens(&mut self, what: Happening) {
+        match what {
+            Happening::Rate(line, rate) => {
+                self.net.lines[line].rate = rate;
+                self.net.later.push((self.now, NetEvent::Kick(line)));
+            }
+            Happening::Up(line) => self.net.lines[line].up = true,
+            Happening::Refuse(line, status) => {
+                self.refused.insert(line, status);
+            }
+            Happening::Change => self.changed = true,
+            Happening::Down(line) => {
+                self.net.lines[line].up = false;
+                for flow in self.net.flows_of(line) {
+                    if let Some(&(s, lane)) = self.owners.get(&flow) {
+                        self.fail(s, lane, Fault::Closed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The lane's thread was woken, or its time has come.
+    fn come_back(&mut self, s: usize, lane: usize) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        match std::mem::replace(&mut session.drivers[lane].doing, Doing::Waiting) {
+            Doing::Reading { conn, slot, at, got, head, .. } => {
+                self.lane(s, lane, LaneEvent::Filled { conn, slot, at, len: got, head });
+            }
+            Doing::Waiting => self.lane(s, lane, LaneEvent::Idle),
+            other => session.drivers[lane].doing = other,
+        }
+    }
+
+    /// Something arrived: the lane reads it, if that is what it is doing.
+    fn read_on(&mut self, s: usize, lane: usize) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        let driver = &mut session.drivers[lane];
+        let Doing::Reading { conn, slot, at, len, got, head, .. } = &mut driver.doing else { return };
+        let Some(flow) = driver.flows[*conn as usize] else { return };
+        let (n, new_head) = self.net.read(self.now, flow, u64::from(*len - *got));
+        *head = head.or(new_head);
+        if n == 0 {
+            return;
+        }
+        let start = *at + u64::from(*got);
+        // Bytes must land behind those that are there already, or begin a slot anew.
+        if slot.0.end != start || start % SLOT_BYTES as u64 == 0 {
+            slot.0 = start..start;
+        }
+        slot.0.end = start + n;
+        *got += n as u32;
+        if got == len {
+            self.come_back(s, lane);
+        }
+    }
+
+    fn fail(&mut self, s: usize, lane: usize, why: Fault) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        let driver = &mut session.drivers[lane];
+        let slot = match std::mem::replace(&mut driver.doing, Doing::Waiting) {
+            Doing::Reading { slot, .. } => Some(slot),
+            Doing::Ended => {
+                driver.doing = Doing::Ended;
+                return;
+            }
+            Doing::Joining | Doing::Waiting => None,
+        };
+        self.close(s, lane);
+        self.lane(s, lane, LaneEvent::Failed { slot, why });
+    }
+
+    fn close(&mut self, s: usize, lane: usize) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        for flow in session.drivers[lane].flows.iter_mut().filter_map(Option::take) {
+            self.net.close(flow);
+            self.owners.remove(&flow);
+        }
+    }
+
+    fn lane(&mut self, s: usize, lane: usize, event: LaneEvent<Buffer>) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        if let LaneEvent::Filled { at, len, .. } = &event {
+            let end = at + u64::from(*len);
+            if *len > 0 && (end.is_multiple_of(SLOT_BYTES as u64) || end == session.job.range.end) {
+                session.arrivals.push(at / SLOT_BYTES as u64);
+            }
+        }
+        let (what, wake) = session.transfer.lane(self.now, lane_id(lane), event);
+        let driver = &mut session.drivers[lane];
+        driver.turn += 1;
+        let turn = driver.turn;
+        match what {
+            LaneDo::Request { conn, range } => {
+                driver.doing = Doing::Waiting;
+                let line = driver.line;
+                let refused = if self.changed { Some(Fault::Changed) } else { self.refused.get(&line).map(|&s| Fault::Status(s)) };
+                if let (true, Some(why)) = (lane > 0, refused.or((!self.net.lines[line].up).then_some(Fault::Unreachable))) {
+                    self.wake(s, wake);
+                    return self.fail(s, lane, why);
+                }
+                let buffer = driver.buffer;
+                let flow = *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
+                self.owners.insert(flow, (s, lane));
+                self.net.request(self.now, flow, &range);
+                self.schedule(self.now, Event::Lane(s, lane, turn));
+            }
+            LaneDo::Read { conn, slot, at, len, by } => {
+                driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, by };
+                self.schedule(by, Event::Lane(s, lane, turn));
+                self.read_on(s, lane);
+            }
+            LaneDo::Wait(until) => {
+                driver.doing = Doing::Waiting;
+                if let Some(until) = until {
+                    self.schedule(until, Event::Lane(s, lane, turn));
+                }
+            }
+            LaneDo::Close => {
+                driver.doing = Doing::Waiting;
+                self.close(s, lane);
+                self.schedule(self.now, Event::Lane(s, lane, turn));
+            }
+            LaneDo::End => {
+                driver.doing = Doing::Ended;
+                self.close(s, lane);
+            }
+        }
+        self.wake(s, wake);
+    }
+
+    fn client(&mut self, s: usize, event: ClientEvent<Buffer>) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        if session.writing.is_some() {
+            return;
+        }
+        let (what, wake) = session.transfer.client(self.now, event);
+        session.client_turn += 1;
+        let turn = session.client_turn;
+        match what {
+            ClientDo::Write { slot, start, len } => {
+                let expected = session.next_byte..session.next_byte + u64::from(len);
+                assert_eq!(slot.0, expected, "the client gets each byte once and in order");
+                assert_eq!(u64::from(start), expected.start % SLOT_BYTES as u64);
+                session.next_byte = expected.end;
+                if session.first_byte.is_some() {
+                    session.standstill = session.standstill.max(self.now.since(session.last_byte));
+                }
+                session.first_byte.get_or_insert(self.now);
+                if self.now.since(session.began) <= Span::from_millis(1_000) {
+                    session.after_a_second += u64::from(len);
+                }
+                let takes = match session.job.client_rate {
+                    0 => Span::ZERO,
+                    rate => Span::from_micros(u64::from(len) * 1_000_000 / rate),
+                };
+                session.last_byte = self.now + takes;
+                session.writing = Some(slot);
+                self.schedule(self.now + takes, Event::Written(s));
+            }
+            ClientDo::Wait(until) => {
+                if let Some(until) = until {
+                    self.schedule(until, Event::Client(s, turn));
+                }
+            }
+            ClientDo::End(outcome) => {
+                self.wake(s, wake);
+                return self.finish(s, outcome);
+            }
+        }
+        self.wake(s, wake);
+    }
+
+    fn finish(&mut self, s: usize, outcome: Outcome) {
+        (0..self.sessions[&s].drivers.len()).for_each(|lane| self.close(s, lane));
+        let Some(session) = self.sessions.remove(&s) else { return };
+        let range = &session.job.range;
+        let result = Result {
+            outcome,
+            began: session.began,
+            ended: session.last_byte,
+            first_byte: session.first_byte.unwrap_or(self.now),
+            after_a_second: session.after_a_second,
+            bytes: session.next_byte - range.start,
+            standstill: session.standstill,
+            window_used: session.transfer.window_used(),
+            lanes: session.transfer.report().map(|(kind, state, stats, _)| (kind, state, stats)).collect(),
+            reorder: Reorder::of(range.start / SLOT_BYTES as u64, &session.arrivals),
+        };
+        if outcome == Outcome::Complete {
+            assert_eq!(session.next_byte, range.end, "a complete download has all of its bytes");
+        }
+        self.results.insert(s, result);
+    }
+
+    fn wake(&mut self, s: usize, wake: Wake) {
+        let Some(session) = self.sessions.get(&s) else { return };
+        let mut due = Vec::new();
+        for (lane, driver) in session.drivers.iter().enumerate() {
+            if wake.lane(lane) {
+                due.push(Event::Lane(s, lane, driver.turn));
+            }
+        }
+        if wake.client() {
+            due.push(Event::Client(s, session.client_turn));
+        }
+        due.into_iter().for_each(|event| self.schedule(self.now, event));
+    }
+}
+
+fn lane_id(lane: usize) -> LaneId {
+    LaneId::from_index(lane)
+}
