@@ -25,10 +25,15 @@ impl File {
         File { etag: format!("\"{:x}-{sum:016x}\"", bytes.len()), modified: http_date(modified), bytes }
     }
 
-    /// Another file of the same length: no byte of it is the same.
+    /// Another version of the file, see [`changed`].
     pub fn changed(&self, modified: SystemTime) -> File {
-        File::new(self.bytes.iter().map(|byte| !byte).collect(), modified)
+        File::new(changed(&self.bytes), modified)
     }
+}
+
+/// What a file becomes when it changes: as long as before, and no byte of it is the same.
+pub fn changed(bytes: &[u8]) -> Arc<[u8]> {
+    bytes.iter().map(|byte| !byte).collect()
 }
 
 /// What of a request the answer depends on.

@@ -47,7 +47,7 @@ pub struct Download {
     pub took: Duration,
     /// Bytes of the body.
     pub received: u64,
-    /// Leading bytes of the body that are the expected file's.
+    /// Leading bytes of the body that are those of one version of the file.
     pub right: u64,
     /// Of all that was received.
     pub sha256: [u8; 32],
@@ -60,11 +60,12 @@ impl Download {
     }
 }
 
-/// Gets `url` through the proxy at `proxy`; adds to `progress` what has come.
-pub fn download(proxy: SocketAddr, url: &str, expected: &[u8], progress: &AtomicU64) -> Download {
+/// Gets `url` through the proxy at `proxy`; tells `progress` how much has come. `versions` are all that the file
+/// may be: what comes has to be a prefix of one of them.
+pub fn download(proxy: SocketAddr, url: &str, versions: &[&[u8]], progress: &AtomicU64) -> Download {
     let begun = Instant::now();
-    let mut seen =
-        Seen { expected, progress, begun, first_byte: None, received: 0, right: 0, hash: Sha256::new() };
+    let versions = versions.iter().map(|version| (*version, 0)).collect();
+    let mut seen = Seen { versions, progress, begun, first_byte: None, received: 0, hash: Sha256::new() };
     let end = seen.get(proxy, url).unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             End::Broken(format!("no byte for {} s", PATIENCE.as_secs()))
@@ -76,18 +77,18 @@ pub fn download(proxy: SocketAddr, url: &str, expected: &[u8], progress: &Atomic
         first_byte: seen.first_byte,
         took: begun.elapsed(),
         received: seen.received,
-        right: seen.right,
+        right: seen.versions.iter().map(|(_, right)| *right).max().unwrap_or_default(),
         sha256: seen.hash.finalize().into(),
     }
 }
 
 struct Seen<'a> {
-    expected: &'a [u8],
+    /// Each version of the file, and how many leading bytes were its.
+    versions: Vec<(&'a [u8], u64)>,
     progress: &'a AtomicU64,
     begun: Instant,
     first_byte: Option<Duration>,
     received: u64,
-    right: u64,
     hash: Sha256,
 }
 
@@ -134,10 +135,12 @@ impl Seen<'_> {
             return;
         }
         self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-        if self.right == self.received {
-            let expected = usize::try_from(self.received).ok().and_then(|at| self.expected.get(at..));
-            let same = bytes.iter().zip(expected.unwrap_or_default()).take_while(|(a, b)| a == b).count();
-            self.right += same as u64;
+        for (version, right) in &mut self.versions {
+            if *right == self.received {
+                let expected = usize::try_from(self.received).ok().and_then(|at| version.get(at..));
+                let same = bytes.iter().zip(expected.unwrap_or_default()).take_while(|(a, b)| a == b);
+                *right += same.count() as u64;
+            }
         }
         self.hash.update(bytes);
         self.received += bytes.len() as u64;

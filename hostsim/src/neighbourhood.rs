@@ -70,6 +70,8 @@ pub struct Neighbourhood {
     links: Vec<LinkOptions>,
     window: Option<u32>,
     keys: Vec<KeyPair>,
+    /// Directory of what routers may write; gone in the end.
+    files: PathBuf,
     origin: Origin,
     /// By number; the coordinator is 0.
     daemons: Mutex<Vec<Option<Daemon>>>,
@@ -93,6 +95,7 @@ impl Neighbourhood {
             links: options.links.clone(),
             window: options.window,
             keys,
+            files: std::env::temp_dir().join(format!("hostsim-{}", std::process::id())),
             origin,
             daemons: Mutex::new((0..routers).map(|_| None).collect()),
         })
@@ -120,7 +123,7 @@ impl Neighbourhood {
 
     /// The configuration that a user would write for router `number` who knows the `peers`.
     fn config(&self, number: usize, peers: impl IntoIterator<Item = usize>) -> Result<Config, String> {
-        let nowhere = PathBuf::from(format!("/tmp/hostsim-{}-{number}", std::process::id()));
+        let files = self.files.join(router_name(number));
         let network = self.network().parse().map_err(|_| "the run's own network is none".to_owned())?;
         let address = self.place.router(number);
         let peer = |peer: usize| {
@@ -133,9 +136,9 @@ impl Neighbourhood {
             listen: vec![SocketAddr::new(address, self.place.ports.clients)],
             peer_listen: Some(SocketAddr::new(address, self.place.ports.peers)),
             wan_address: Some(address),
-            key: nowhere.join("key"),
-            state_dir: nowhere.clone(),
-            log_dir: nowhere,
+            key: files.join("key"),
+            state_dir: files.clone(),
+            log_dir: files,
             window: self.window.unwrap_or(defaults.window),
             allow_private: vec![network],
             fetch_ports: vec![self.place.ports.origin],
@@ -211,6 +214,8 @@ impl Neighbourhood {
 impl Drop for Neighbourhood {
     fn drop(&mut self) {
         (0..self.links.len()).for_each(|number| self.stop_router(number));
+        // Mostly it was never made.
+        let _ = std::fs::remove_dir_all(&self.files);
     }
 }
 

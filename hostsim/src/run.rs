@@ -11,6 +11,7 @@ use bamqp_router::status::SessionReport;
 use pico_args::Arguments;
 use sha2::{Digest, Sha256};
 
+use crate::answer;
 use crate::args::{HELP, LinkOptions, MAX_SIZE, Options};
 use crate::client::{self, Download, End};
 use crate::fault::{Fault, Injector, router_name};
@@ -37,7 +38,18 @@ pub fn main(mut args: Arguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&options) {
+    let seed = options.seed.unwrap_or_else(fresh_seed);
+    let bytes = match &options.file {
+        None => generate(seed, options.size),
+        Some(path) => match read(path) {
+            Ok(bytes) => bytes,
+            Err(line) => {
+                eprintln!("hostsim: {line}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match run(&options, seed, &bytes) {
         Ok(report) => {
             print!("{}", report.summary());
             if options.json {
@@ -52,14 +64,12 @@ pub fn main(mut args: Arguments) -> ExitCode {
     }
 }
 
-/// Does both downloads. The error is a line that says why they could not be tried.
-pub fn run(options: &Options) -> Result<Report, String> {
-    let seed = options.seed.unwrap_or_else(fresh_seed);
-    let bytes = match &options.file {
-        None => generate(seed, options.size),
-        Some(path) => read(path)?,
-    };
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+/// Downloads `bytes` both ways. The error is a line that says why that could not be tried.
+pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, String> {
+    let changes = options.faults.iter().any(|fault| matches!(fault, Fault::Change { .. }));
+    let changed = changes.then(|| answer::changed(bytes));
+    let versions: Vec<&[u8]> = std::iter::once(&**bytes).chain(changed.as_deref()).collect();
+    let digests: Vec<[u8; 32]> = versions.iter().map(|version| Sha256::digest(version).into()).collect();
     let total = bytes.len() as u64;
     let limit: u64 = options.links.iter().map(|link| link.rate() * 8).sum();
     let street = Arc::new(Neighbourhood::start(options, seed, bytes.clone())?);
@@ -67,7 +77,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
 
     street.start_router(0, [])?;
     let own = progress::show("own link", total, Vec::new, |progress| {
-        client::download(street.proxy(), &street.url("own"), &bytes, progress)
+        client::download(street.proxy(), &street.url("own"), &versions, progress)
     });
     street.stop_router(0);
 
@@ -86,7 +96,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
         "pooled",
         total,
         || session(&street).map_or_else(Vec::new, |session| lane_lines(&session)),
-        |progress| client::download(street.proxy(), &street.url("pooled"), &bytes, progress),
+        |progress| client::download(street.proxy(), &street.url("pooled"), &versions, progress),
     );
     let happened = injector.finish();
     let session = settled(&street);
@@ -100,8 +110,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
         seed,
         size: total,
         limit: limit as f64,
-        own: phase(&own, total, &digest),
-        pooled: phase(&pooled, total, &digest),
+        own: phase(&own, total, &digests),
+        pooled: phase(&pooled, total, &digests),
         window_used: session.as_ref().map_or(0, |session| session.window_used),
         outcome: session.as_ref().map(|s| s.outcome.clone().unwrap_or_else(|| "still running".into())),
         faults: faults.collect(),
@@ -160,9 +170,9 @@ fn lanes(session: &SessionReport) -> Vec<Lane> {
 }
 
 /// Whether the bytes were right, and in words how they were.
-fn phase(download: &Download, total: u64, digest: &[u8; 32]) -> Phase {
+fn phase(download: &Download, total: u64, digests: &[[u8; 32]]) -> Phase {
     let complete = download.end == End::Complete && download.received == total;
-    let right = complete && download.sha256 == *digest;
+    let right = complete && digests.contains(&download.sha256);
     let verdict = if right {
         "SHA-256 right".to_owned()
     } else if complete {
