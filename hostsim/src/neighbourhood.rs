@@ -15,7 +15,7 @@ use bamqp_router::status::SessionReport;
 use crate::args::{LinkOptions, Options};
 use crate::fault::{Fault, router_name};
 use crate::link::Link;
-use crate::origin::{Origin, Rules};
+use crate::origin::{Misdeed, Origin, Rules};
 
 /// How many /16s are tried before the machine is called full.
 const TRIES: u64 = 20;
@@ -203,6 +203,18 @@ impl Neighbourhood {
             }
         }
         rules
+    }
+
+    /// How often the origin did what `fault` makes it do; 0 for faults that happen at a moment.
+    pub fn done(&self, fault: &Fault) -> u64 {
+        let did = |misdeed, router| self.origin.did(misdeed, Some(self.place.router(router)));
+        match *fault {
+            Fault::CorruptLength { router } => did(Misdeed::CorruptLength, router),
+            Fault::WrongRange { router } => did(Misdeed::WrongRange, router),
+            Fault::OneShot => self.origin.did(Misdeed::OneShot, None),
+            Fault::PerIpLimit { .. } => self.origin.did(Misdeed::PerIpLimit, None),
+            Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => 0,
+        }
     }
 
     fn daemons(&self) -> std::sync::MutexGuard<'_, Vec<Option<Daemon>>> {

@@ -30,6 +30,19 @@ pub struct Rules {
     pub per_ip_limit: Option<usize>,
 }
 
+/// What was done wrong to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Misdeed {
+    /// Too few bytes, see [`Rules::corrupt_length`].
+    CorruptLength,
+    /// Another range, see [`Rules::wrong_range`].
+    WrongRange,
+    /// 403, see [`Rules::one_shot`].
+    OneShot,
+    /// 503, see [`Rules::per_ip_limit`].
+    PerIpLimit,
+}
+
 /// The router behind one source address.
 pub(crate) struct Source {
     pub(crate) address: IpAddr,
@@ -55,7 +68,7 @@ pub(crate) struct Shared {
     file: Mutex<Arc<File>>,
     rules: Mutex<Rules>,
     used: AtomicBool,
-    misbehaved: AtomicU64,
+    misdeeds: Mutex<HashMap<(Misdeed, IpAddr), u64>>,
     sources: HashMap<IpAddr, Arc<Source>>,
     stopping: AtomicBool,
 }
@@ -71,24 +84,24 @@ impl Shared {
     pub(crate) fn answer(&self, source: &Source, request: &Request, limited: bool) -> (Answer, Arc<File>) {
         let file = lock(&self.file).clone();
         let rules = lock(&self.rules);
-        let misbehaviour = if rules.corrupt_length.contains(&source.address) {
-            Misbehaviour::CorruptLength
+        let (misbehaviour, misdeed) = if rules.corrupt_length.contains(&source.address) {
+            (Misbehaviour::CorruptLength, Some(Misdeed::CorruptLength))
         } else if rules.wrong_range.contains(&source.address) {
-            Misbehaviour::WrongRange
+            (Misbehaviour::WrongRange, Some(Misdeed::WrongRange))
         } else {
-            Misbehaviour::None
+            (Misbehaviour::None, None)
         };
-        let (answer, fault) = if limited {
-            (answer::refuse(503, true), true)
+        let (answer, misdeed) = if limited {
+            (answer::refuse(503, true), Some(Misdeed::PerIpLimit))
         } else if rules.one_shot && self.used.swap(true, Ordering::Relaxed) {
-            (answer::refuse(403, request.last), true)
+            (answer::refuse(403, request.last), Some(Misdeed::OneShot))
         } else {
             let answer = answer::respond(request, &file, misbehaviour, SystemTime::now());
-            let fault = answer.misbehaved;
-            (answer, fault)
+            let misdeed = misdeed.filter(|_| answer.misbehaved);
+            (answer, misdeed)
         };
-        if fault {
-            self.misbehaved.fetch_add(1, Ordering::Relaxed);
+        if let Some(misdeed) = misdeed {
+            *lock(&self.misdeeds).entry((misdeed, source.address)).or_default() += 1;
         }
         log::debug!(
             "{} {} {:?}: {} {:?}",
@@ -135,7 +148,7 @@ impl Origin {
             file: Mutex::new(Arc::new(file)),
             rules: Mutex::default(),
             used: AtomicBool::new(false),
-            misbehaved: AtomicU64::new(0),
+            misdeeds: Mutex::default(),
             sources: links.into_iter().map(source).collect(),
             stopping: AtomicBool::new(false),
         });
@@ -157,9 +170,18 @@ impl Origin {
         self.shared.used.store(false, Ordering::Relaxed);
     }
 
-    /// Answers in which it misbehaved.
+    /// How many requests it did wrong to.
     pub fn misbehaved(&self) -> u64 {
-        self.shared.misbehaved.load(Ordering::Relaxed)
+        lock(&self.shared.misdeeds).values().sum()
+    }
+
+    /// How often it did `misdeed`, to `source` or (`None`) to anybody.
+    pub fn did(&self, misdeed: Misdeed, source: Option<IpAddr>) -> u64 {
+        let misdeeds = lock(&self.shared.misdeeds);
+        let meant = misdeeds
+            .iter()
+            .filter(|((what, whom), _)| *what == misdeed && source.is_none_or(|source| source == *whom));
+        meant.map(|(_, count)| count).sum()
     }
 
     /// Bytes, heads included, that came to `source` over its link.

@@ -101,11 +101,10 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
     let happened = injector.finish();
     let session = settled(&street);
 
-    let misbehaved = street.origin().misbehaved();
-    let faults = options.faults.iter().map(|fault| {
-        let did = if fault.at().is_some() { happened.contains(fault) } else { misbehaved > 0 };
-        (fault.to_string(), did)
-    });
+    let faults = options
+        .faults
+        .iter()
+        .map(|fault| (fault.to_string(), happened.contains(fault) || street.done(fault) > 0));
     Ok(Report {
         seed,
         size: total,
@@ -115,7 +114,7 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         window_used: session.as_ref().map_or(0, |session| session.window_used),
         outcome: session.as_ref().map(|s| s.outcome.clone().unwrap_or_else(|| "still running".into())),
         faults: faults.collect(),
-        faults_injected: happened.len() as u64 + misbehaved,
+        faults_injected: happened.len() as u64 + street.origin().misbehaved(),
         lanes: session.map_or_else(Vec::new, |session| lanes(&session)),
     })
 }

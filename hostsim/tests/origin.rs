@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bamqp_core::time::Span;
 use hostsim::link::Link;
-use hostsim::origin::{Origin, Rules};
+use hostsim::origin::{Misdeed, Origin, Rules};
 use rustix::net::{AddressFamily, SocketType};
 
 /// A link that no test waits for.
@@ -216,6 +216,11 @@ fn corrupt_length_hits_ranges_of_that_source_only() {
     assert_eq!(street.ask(1, "Range: bytes=1000-1999\r\n").body, street.file[1000..2000]);
     assert!(street.ask(0, "").body == *street.file, "no range, no fault");
     assert_eq!(street.origin.misbehaved(), 1);
+    let did = |misdeed, source| street.origin.did(misdeed, source);
+    assert_eq!(did(Misdeed::CorruptLength, None), 1);
+    assert_eq!(did(Misdeed::CorruptLength, Some(street.sources[0])), 1);
+    assert_eq!(did(Misdeed::CorruptLength, Some(street.sources[1])), 0);
+    assert_eq!(did(Misdeed::WrongRange, None), 0);
 }
 
 #[test]
