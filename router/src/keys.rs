@@ -69,6 +69,8 @@ impl KeyPair {
     pub fn create(path: &Path) -> Result<Self, KeyError> {
         let pair = Self::generate().map_err(|error| KeyError::Random(error.to_string()))?;
         let failed = |error| KeyError::Io(path.to_path_buf(), error);
+        // On first start there may be no directory yet; if it can't be made, neither can the file.
+        let _ = path.parent().map(std::fs::create_dir_all);
         // `create_new` is O_CREAT | O_EXCL: no race, no following of a planted link.
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;

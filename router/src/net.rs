@@ -5,7 +5,7 @@
 //! closed connection all end the wait (DESIGN section 4).
 
 use core::net::{IpAddr, SocketAddr};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -192,6 +192,34 @@ pub fn write_all(socket: &TcpStream, mut bytes: &[u8], patience: Duration) -> io
         }
     }
     Ok(())
+}
+
+/// Writes all of `first` and then all of `second`, in one call if the socket takes it: a head and what of the body is
+/// there with it arrive together. `patience` as with [`write_all`].
+///
+/// # Errors
+/// As [`write_all`].
+pub fn write_both(mut socket: &TcpStream, first: &[u8], second: &[u8], patience: Duration) -> io::Result<()> {
+    let slices = [IoSlice::new(first), IoSlice::new(second)];
+    let written = match moved(io::Write::write_vectored(&mut socket, &slices))? {
+        Moved::Bytes(bytes) => bytes,
+        Moved::WouldBlock | Moved::End => 0,
+    };
+    write_all(socket, first.get(written..).unwrap_or_default(), patience)?;
+    write_all(socket, second.get(written.saturating_sub(first.len())..).unwrap_or_default(), patience)
+}
+
+/// Has the connection reset when it is closed, so that the other side takes what it got for an error and not for the
+/// whole: the only way to say so after a body that ends with its connection.
+pub fn reset_on_close(socket: &TcpStream) {
+    // An error means that it is closed already.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Whether nothing was received and the other side has not closed: a kept connection can be used again.
+pub fn is_quiet(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP)];
+    matches!(poll(&mut fds, Some(Instant::now())), Ok(0))
 }
 
 /// Sets how many bytes must be there before [`poll`] calls the socket readable (`SO_RCVLOWAT`, tcp(7)). The end of
