@@ -28,7 +28,7 @@ impl Phase {
 /// What one lane did in the pooled download.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// A is the own link, B, C… the peers.
+    /// `A original` and `A own` are the own link, B, C… the peers.
     pub name: String,
     /// Useful payload.
     pub bytes: u64,
@@ -36,6 +36,8 @@ pub struct Lane {
     pub requests: u32,
     /// Requests that it let wait too long.
     pub timeouts: u32,
+    /// Other failures of its connections.
+    pub failures: u32,
     /// Answers that may not be combined.
     pub violations: u32,
     /// Bytes that another lane had brought before.
@@ -119,20 +121,30 @@ impl Report {
         });
         if !self.lanes.is_empty() {
             let total = self.lanes.iter().map(|lane| lane.bytes).sum::<u64>().max(1) as f64;
-            let head =
-                ["lane", "payload", "share", "requests", "timeouts", "violations", "repeated", "state"];
+            let head = [
+                "lane",
+                "payload",
+                "share",
+                "requests",
+                "timeouts",
+                "failures",
+                "violations",
+                "repeated",
+                "state",
+            ];
             line(format!(
-                "{:<7}{:>12}{:>7}{:>10}{:>10}{:>12}{:>11}  {}",
-                head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]
+                "{:<11}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}{:>11}  {}",
+                head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8]
             ));
             for lane in &self.lanes {
                 line(format!(
-                    "{:<7}{:>12}{:>5.0} %{:>10}{:>10}{:>12}{:>11}  {}",
+                    "{:<11}{:>12}{:>5.0} %{:>10}{:>10}{:>10}{:>12}{:>11}  {}",
                     lane.name,
                     size(lane.bytes),
                     lane.bytes as f64 * 100.0 / total,
                     lane.requests,
                     lane.timeouts,
+                    lane.failures,
                     lane.violations,
                     size(lane.duplicates),
                     lane.state
@@ -234,6 +246,7 @@ mod tests {
             bytes,
             requests: 12,
             timeouts: 1,
+            failures: 0,
             violations: 0,
             duplicates: 0,
             state: "done".into(),

@@ -151,16 +151,35 @@ fn settled(street: &Neighbourhood) -> Option<SessionReport> {
     }
 }
 
+/// The useful bytes of each link: the coordinator's own one has two lanes.
 fn lane_lines(session: &SessionReport) -> Vec<LaneLine> {
-    session.lanes.iter().map(|lane| (lane.name.clone(), lane.rate, lane.state.clone())).collect()
+    let mut links: Vec<LaneLine> = Vec::new();
+    for lane in &session.lanes {
+        let link = if is_own(&lane.name) { router_name(0) } else { lane.name.clone() };
+        match links.iter_mut().find(|(name, _)| *name == link) {
+            Some((_, bytes)) => *bytes += lane.bytes,
+            None => links.push((link, lane.bytes)),
+        }
+    }
+    links
+}
+
+/// What the daemon calls the lanes of its own link; peers have the names of the configuration: B, C, D…
+fn is_own(lane: &str) -> bool {
+    lane == "original" || lane == "own"
 }
 
 fn lanes(session: &SessionReport) -> Vec<Lane> {
     let lane = |lane: &bamqp_router::status::LaneReport| Lane {
-        name: lane.name.clone(),
+        name: if is_own(&lane.name) {
+            format!("{} {}", router_name(0), lane.name)
+        } else {
+            lane.name.clone()
+        },
         bytes: lane.bytes,
         requests: lane.requests,
         timeouts: lane.timeouts,
+        failures: lane.failures,
         violations: lane.violations,
         duplicates: lane.duplicates,
         state: lane.state.clone(),
