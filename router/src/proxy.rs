@@ -1,5 +1,5 @@
 //! The side of the household's clients: one connection of a client, request by request. Not responsible for what
-//! happens between a request and its response ([`crate::exchange`]).
+//! happens between a request and its response (`exchange`).
 
 use core::net::SocketAddr;
 use std::net::TcpStream;
@@ -91,6 +91,10 @@ impl Connection<'_> {
         let mut deadline = Instant::now() + BETWEEN_REQUESTS;
         let mut begun = false;
         loop {
+            // Some clients send an empty line after a body: it is not the beginning of a request.
+            while !begun && self.inbox.data().starts_with(b"\r\n") {
+                self.inbox.consume(2);
+            }
             if !begun && !self.inbox.data().is_empty() {
                 (begun, deadline) = (true, Instant::now() + FOR_A_HEAD);
             }

@@ -199,3 +199,23 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         found.eq_ignore_ascii_case(name).then_some(value.trim())
     })
 }
+
+/// A GET for a path of `origin`.
+pub fn get(origin: &Origin, path: &str) -> String {
+    format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", origin.url(path), origin.address)
+}
+
+/// The shortest answer with a body, `ok`.
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Sends one request that the proxy is to refuse; its status and text. The connection is closed after it.
+pub fn refused(daemon: &Daemon, request: &str) -> (u16, String) {
+    let mut client = client(daemon);
+    client.send(request);
+    let head = client.head();
+    assert_eq!(field(&head, "Connection"), Some("close"), "{request:?}: {head}");
+    assert!(field(&head, "Content-Type").unwrap().starts_with("text/plain"));
+    let text = String::from_utf8(client.rest()).unwrap();
+    assert_eq!(field(&head, "Content-Length"), Some(text.len().to_string().as_str()));
+    (head[9..12].parse().unwrap(), text)
+}
