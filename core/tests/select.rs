@@ -15,7 +15,10 @@ fn each_refusal_has_its_reason() {
     assert_eq!(may_ask(NOW, &peer(1)), Ok(()));
     assert_eq!(may_ask(NOW, &Candidate { is_up: false, ..peer(1) }), Err(Skipped::Down));
     let later = NOW + Span::from_millis(1);
-    assert_eq!(may_ask(NOW, &Candidate { not_before: Some(later), ..peer(1) }), Err(Skipped::NotBefore(later)));
+    assert_eq!(
+        may_ask(NOW, &Candidate { not_before: Some(later), ..peer(1) }),
+        Err(Skipped::NotBefore(later))
+    );
     assert_eq!(may_ask(NOW, &Candidate { not_before: Some(NOW), ..peer(1) }), Ok(()));
 }
 

@@ -70,7 +70,7 @@ pub struct Done {
 pub fn situation(shared: &Shared, address: Result<(), Refusal>) -> Situation {
     Situation {
         address,
-        peers: shared.peers.usable().len(),
+        peers: shared.peers.usable(),
         min_size: shared.config.min_size,
         own_rate: shared.own_link.rate(),
         start_up: START_UP,
@@ -179,7 +179,11 @@ fn write_slot(client: &TcpStream, slot: Slot, start: usize, len: usize) -> Clien
 }
 
 /// Waits to be woken, until then, or until the client is gone. (A client that only sends no more is still there.)
-fn wait(session: &Session, client: &TcpStream, until: Option<bamqp_core::time::Instant>) -> ClientEvent<Slot> {
+fn wait(
+    session: &Session,
+    client: &TcpStream,
+    until: Option<bamqp_core::time::Instant>,
+) -> ClientEvent<Slot> {
     let waker = session.client_waker();
     let mut fds = [PollFd::new(waker, PollFlags::IN), PollFd::new(client, PollFlags::empty())];
     // An error means that the system has no memory: the caller tries again.

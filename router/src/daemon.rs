@@ -19,8 +19,9 @@ use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
 use crate::own_link::OwnLinkRecord;
+use crate::peers::Peers;
 use crate::proxy;
-use crate::status::Sessions;
+use crate::status::{SessionReport, Sessions};
 
 /// How long not to accept after the system refused for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +39,8 @@ pub struct Shared {
     pub gate: Gate,
     /// What `stop` ends.
     pub live: Live,
+    /// The neighbours that help.
+    pub peers: Peers,
     /// The pooled downloads of this household.
     pub sessions: Sessions,
     /// What is known of the own internet link.
@@ -119,6 +122,7 @@ impl Daemon {
         let shared = Arc::new(Shared {
             via: format!("bamqp-{}", key.fingerprint()),
             gate: Gate::new(&config, listeners.iter().map(|(_, address, _)| *address).collect()),
+            peers: Peers::new(&config).map_err(StartError::System)?,
             config,
             key,
             live: Live::default(),
@@ -127,6 +131,11 @@ impl Daemon {
             counters: Counters::default(),
             clients: AtomicU32::new(0),
         });
+        for peer in 0..shared.peers.len() {
+            let keeper = shared.clone();
+            let work = move || keeper.peers.keep(peer, &keeper.live);
+            shared.live.spawn("peer", work).map_err(StartError::System)?;
+        }
         let stop = Arc::new(Waker::new().map_err(StartError::System)?);
         let acceptor = {
             let (shared, stop) = (shared.clone(), stop.clone());
@@ -155,6 +164,11 @@ impl Daemon {
         &self.shared
     }
 
+    /// The pooled downloads under way and the last few that ended.
+    pub fn sessions(&self) -> Vec<SessionReport> {
+        self.shared.sessions.reports()
+    }
+
     /// Closes every listener and connection at once and waits for all threads. (A thread that waits for the
     /// system's resolver ends when that does.)
     pub fn stop(self) {
@@ -175,6 +189,7 @@ impl Drop for Daemon {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
+        self.shared.peers.stop();
         self.shared.live.stop();
     }
 }

@@ -3,7 +3,6 @@
 
 use core::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::time::Instant;
@@ -14,9 +13,6 @@ use crate::daemon::Shared;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
-
-/// How long a peer may take to answer INIT.
-const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the lane reaches the origin.
 pub enum Link {
@@ -86,10 +82,10 @@ impl Lane {
 
     /// Asks the peer to take part.
     fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
-        let deadline = std::time::Instant::now() + JOIN_PATIENCE;
-        match self.shared.peers.join(peer, &self.session, deadline) {
+        match self.shared.peers.join(peer, &self.session, &self.shared.live) {
             Ok(joined) => {
-                let source = Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
+                let source =
+                    Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
                 let fetcher = Fetcher::new(self.session.file.clone(), source, Some(joined.socket));
                 self.connections[0] = Some(Box::new(fetcher));
                 LaneEvent::Ready { rate: joined.bandwidth / 8, hold: joined.hold }
@@ -127,7 +123,15 @@ impl Lane {
         }
     }
 
-    fn read(&mut self, conn: Conn, mut slot: Slot, at: u64, len: u32, mark: u32, by: Instant) -> LaneEvent<Slot> {
+    fn read(
+        &mut self,
+        conn: Conn,
+        mut slot: Slot,
+        at: u64,
+        len: u32,
+        mark: u32,
+        by: Instant,
+    ) -> LaneEvent<Slot> {
         let start = (at % SLOT_BYTES as u64) as usize;
         let mut got = 0u32;
         let mut head = None;
@@ -197,7 +201,8 @@ impl Lane {
         let main = self.connections[0].take();
         self.close();
         if let Some(main) = main {
-            self.shared.peers.leave(peer, &self.session, main.into_clean_socket(), rate);
+            let socket = main.into_clean_socket();
+            self.shared.peers.leave(peer, &self.session, socket, rate, &self.shared.live);
         }
     }
 }

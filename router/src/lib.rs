@@ -24,6 +24,7 @@ pub mod net;
 pub mod origin;
 pub mod own_link;
 pub mod pace;
+pub mod peers;
 pub mod proxy;
 pub mod relay;
 pub mod session;

@@ -117,8 +117,12 @@ impl fmt::Display for Trouble {
             Self::Io(error) => write!(f, "{error}"),
             Self::Malformed => write!(f, "its answer is not HTTP"),
             Self::Message(error) => write!(f, "its answer is not right: {error}"),
-            Self::WrongKey(key) => write!(f, "another key answers ({key}): check its public_key in the configuration"),
-            Self::Declined(reason, seconds) => write!(f, "declined: {reason}, not to be asked for {seconds} s"),
+            Self::WrongKey(key) => {
+                write!(f, "another key answers ({key}): check its public_key in the configuration")
+            }
+            Self::Declined(reason, seconds) => {
+                write!(f, "declined: {reason}, not to be asked for {seconds} s")
+            }
         }
     }
 }
@@ -242,7 +246,9 @@ impl Peers {
                         log::info!("peer {} is not used: {why}", entry.name);
                     }
                     record.state = PeerState::Down(Arc::new(why));
-                    std::mem::replace(&mut pause, (pause * 2).min(PAUSES.1))
+                    let now = pause;
+                    pause = (pause * 2).min(PAUSES.1);
+                    now
                 }
             };
             let until = Instant::now() + wait;
@@ -307,7 +313,9 @@ impl Peers {
                 record.parked = Some(socket);
                 record.rate = rate.or(record.rate);
             }
-            Err(why) => log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name),
+            Err(why) => {
+                log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name)
+            }
         }
     }
 
@@ -355,7 +363,9 @@ impl Entry {
     fn candidate(&self) -> Candidate {
         let record = self.lock();
         let (is_up, rtt, offered) = match &record.state {
-            PeerState::Up { rtt, details } => (true, *rtt, details.map_or(0, |details| details.bandwidth / 8)),
+            PeerState::Up { rtt, details } => {
+                (true, *rtt, details.map_or(0, |details| details.bandwidth / 8))
+            }
             PeerState::Down(_) => (false, Duration::ZERO, 0),
         };
         let rtt = Span::from_micros(rtt.as_micros() as u64);
@@ -377,17 +387,26 @@ impl Entry {
             accept: file.accept.as_deref(),
         };
         let mut answer = None;
-        exchange(socket, |head| init.write(head, &self.address), |response| {
-            answer = Some(match Answer::parse(response)? {
-                Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
-                Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
-            });
-            Ok(())
-        })?;
+        exchange(
+            socket,
+            |head| init.write(head, &self.address),
+            |response| {
+                answer = Some(match Answer::parse(response)? {
+                    Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
+                    Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
+                });
+                Ok(())
+            },
+        )?;
         answer.unwrap_or(Err(Trouble::Malformed))
     }
 
-    fn drop_session(&self, socket: &TcpStream, session: &Session, reason: DropReason) -> Result<Summary, Trouble> {
+    fn drop_session(
+        &self,
+        socket: &TcpStream,
+        session: &Session,
+        reason: DropReason,
+    ) -> Result<Summary, Trouble> {
         let drop = Drop { session: session.id, reason, retry_after: 0 };
         exchange(socket, |head| drop.write_request(head, &self.address), Summary::parse)
     }

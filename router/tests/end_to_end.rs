@@ -66,7 +66,7 @@ impl Neighbourhood {
         let keys: Vec<KeyPair> = (1..=3).map(|i| KeyPair::from_seed([i; 32])).collect();
         let daemons = (1..=3).map(|i| start_daemon(&net, i, &keys)).collect();
         let neighbourhood = Neighbourhood { folder, nginx, net, daemons, file };
-        neighbourhood.wait_for(|| neighbourhood.daemons[0].shared().peers.usable().len() == 2);
+        neighbourhood.wait_for(|| neighbourhood.daemons[0].shared().peers.usable() == 2);
         neighbourhood
     }
 
@@ -86,7 +86,9 @@ impl Neighbourhood {
         let mut command = Command::new("curl");
         command.args(["-sS", "--max-time", "60", "-x"]).arg(format!("http://{}.1.1:3128", self.net));
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for variable in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "NO_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        for variable in
+            ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "NO_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        {
             command.env_remove(variable);
         }
         command
@@ -154,7 +156,11 @@ http {{
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while std::net::TcpStream::connect(format!("{net}.9.9:8080")).is_err() {
-        assert!(child.try_wait().unwrap().is_none(), "nginx: {:?}", fs::read_to_string(folder.join("error.log")));
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "nginx: {:?}",
+            fs::read_to_string(folder.join("error.log"))
+        );
         assert!(Instant::now() < deadline, "nginx does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -170,7 +176,9 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair]) -> Daemon {
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
         let public = bamqp_router::keys::base64_encode(key.public().as_bytes());
-        text += &format!("config peer 'R{j}'\n option address '{net}.{j}.1:7733'\n option public_key '{public}'\n");
+        text += &format!(
+            "config peer 'R{j}'\n option address '{net}.{j}.1:7733'\n option public_key '{public}'\n"
+        );
     }
     let config = Config::parse(&text, Path::new("test")).unwrap();
     Daemon::start(config, KeyPair::from_seed(*keys[usize::from(i) - 1].seed())).unwrap()
@@ -183,7 +191,10 @@ fn assert_pooled(session: &SessionReport) {
         assert!(lane.bytes > 0, "{} brought nothing: {session:?}", lane.name);
         assert_eq!(lane.violations, 0, "{session:?}");
     }
-    assert_eq!(session.lanes.iter().map(|lane| lane.bytes).sum::<u64>(), session.range.end - session.range.start);
+    assert_eq!(
+        session.lanes.iter().map(|lane| lane.bytes).sum::<u64>(),
+        session.range.end - session.range.start
+    );
     assert!(session.window_used <= WINDOW);
 }
 
