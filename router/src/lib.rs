@@ -7,7 +7,7 @@ pub mod inbox;
 pub mod keys;
 pub mod live;
 pub mod net;
-pub mod network;
 pub mod origin;
 pub mod pace;
+pub mod relay;
 pub mod uci;
