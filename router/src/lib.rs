@@ -10,4 +10,5 @@ pub mod net;
 pub mod origin;
 pub mod pace;
 pub mod relay;
+pub mod serve;
 pub mod uci;

@@ -308,6 +308,18 @@ impl Pipe {
         result
     }
 
+    /// Takes in as much of `bytes` (not empty) as fits: what was read from a connection together with something else.
+    ///
+    /// # Errors
+    /// What the system says of the pipe.
+    pub fn push(&mut self, bytes: &[u8]) -> io::Result<Moved> {
+        let result = moved(rustix::io::write(&self.write, bytes).map_err(io::Error::from));
+        if let Ok(Moved::Bytes(bytes)) = result {
+            self.held += bytes;
+        }
+        result
+    }
+
     /// Gives what it holds to `to`, as much as that takes; `End` if it holds nothing.
     ///
     /// # Errors
@@ -411,8 +423,16 @@ mod tests {
         end.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"abcd");
         drop(far);
+        assert_eq!(pipe.push(b"123").unwrap(), Moved::Bytes(3));
         assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::Bytes(2));
         assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::End);
+        assert_eq!(pipe.drain(&out).unwrap(), Moved::Bytes(5));
+        await_readable(&end, soon()).unwrap();
+        let mut got = [0; 5];
+        end.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"123ef");
+        assert_eq!(pipe.push(&[0; 1 << 20]).unwrap(), Moved::Bytes(64 * 1024));
+        assert_eq!(pipe.push(b"no room").unwrap(), Moved::WouldBlock);
     }
 
     #[test]
