@@ -289,7 +289,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now, Span::ZERO);
+        original.rate.begin(now, Span::ZERO, own.rtt);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
@@ -529,7 +529,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
             let gap = head.at.since(track.heard);
-            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO });
+            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
             chunk.begun = true;
             track.heard = head.at;
         }

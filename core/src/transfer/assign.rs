@@ -154,20 +154,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     fn adopt_own_rate(&mut self, id: LaneId) {
         let measured = self.lanes[LaneId::ORIGINAL.index()].rate;
         let own = &mut self.lanes[id.index()];
-        if own.kind == LaneKind::Own && !own.rate.is_measured() && measured.is_measured() {
+        if own.kind == LaneKind::Own && !own.rate.is_begun() {
             own.rate = crate::lane::Rate::new(measured.get());
         }
-    }
-
-    /// A lane's pace, with what delays it besides its own debt.
-    fn pace(&self, index: usize) -> Pace {
-        let lane = &self.lanes[index];
-        let mut pace = lane.pace();
-        if lane.kind == LaneKind::Own {
-            // Before the cut both connections share the own link.
-            pace.owed += self.lanes[LaneId::ORIGINAL.index()].owed();
-        }
-        pace
     }
 
     /// How many bytes the lane's thread sleeps for at most.
@@ -178,7 +167,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Which slots lane `id` is asked for next, and on which connection.
     fn choose(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
-        let me = self.pace(id.index());
+        let me = self.lanes[id.index()].pace();
         if self.lanes[id.index()].state == LaneState::Probing {
             return self.choose_for_probing(now, id);
         }
@@ -212,7 +201,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
             return most.max(1);
         }
-        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.pace(i));
+        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.lanes[i].pace());
         let mine = share(rest, me, others());
         let rounded = (mine + slot / 2) / slot;
         if rounded > 0 {
@@ -238,7 +227,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let best = self
             .working()
             .filter(|(i, _)| *i != 0 && !self.lanes[*i].owes(run.start))
-            .map(|(i, _)| done(self.pace(i)))
+            .map(|(i, _)| done(self.lanes[i].pace()))
             .min()?;
         let urgent = done(me) <= best;
         if !urgent && !(me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10))
