@@ -351,6 +351,7 @@ pub(crate) struct Lane<S> {
 
 impl<S> Lane<S> {
     const FIRST_PAUSE: Span = Span::from_millis(250);
+    const LONGEST_SLOT: Span = Span::from_millis(5_000);
     const LONGEST_PAUSE: Span = Span::from_millis(8_000);
 
     pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span) -> Self {
@@ -452,9 +453,10 @@ impl<S> Lane<S> {
     }
 
     /// When the lane must be given up if `track` stays silent: max(250 ms, srtt + 4 var, 1.5 slot times), plus one
-    /// round trip before the first byte (DESIGN section 5, rule 6).
+    /// round trip before the first byte (DESIGN section 5, rule 6). What comes in a slot time is a guess where the rate
+    /// is, so it is bounded.
     pub fn deadline(&self, track: &Track<S>) -> Instant {
-        let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2);
+        let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2).min(Self::LONGEST_SLOT);
         self.flows_from(track).max(track.heard) + self.rtt.patience().max(slot)
     }
 

@@ -438,7 +438,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if let Some((conn, range)) = self.next_request(now, id, wake) {
             return LaneDo::Request { conn, range };
         }
-        self.read(now, id)
+        self.read(now, id, wake)
     }
 
     /// Whether what is due on the lane has been due for too long.
@@ -466,26 +466,33 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Has the lane read on where the lowest slot is due.
-    fn read(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
+    fn read(&mut self, now: Instant, id: LaneId, wake: &mut Wake) -> LaneDo<S> {
         let Some(conn) = self.lanes[id.index()].turn(now) else { return self.idle(now, id) };
         let owed = self.lanes[id.index()].owed();
         let portion = Pool::of(self.working().map(|(_, pace)| pace))
             .portion_time(self.slots.window() * SLOT_BYTES as u64);
-        let lane = &mut self.lanes[id.index()];
-        let track = lane.track_mut(conn);
+        let track = self.lanes[id.index()].track_mut(conn);
         let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
             None => match self.slots.take(index) {
                 Some(slot) => slot,
+                None if self.head_is_stuck() => {
+                    self.lanes[id.index()].blocked_since = None;
+                    self.take_back(id);
+                    self.wake_all(wake);
+                    return LaneDo::Close;
+                }
                 None => {
+                    let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
                     lane.blocked_since.get_or_insert(now);
                     return LaneDo::Wait(None);
                 }
             },
         };
+        let lane = &mut self.lanes[id.index()];
         if let Some(since) = lane.blocked_since.take() {
             lane.rate.resume(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
@@ -561,18 +568,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     fn slot_complete(&mut self, now: Instant, id: LaneId, index: u64, slot: S, wake: &mut Wake) {
         let extent = self.slots.extent(index);
-        let ahead = index >= self.slots.next();
-        let lane = &mut self.lanes[id.index()];
-        if self.slots.put(index, slot) {
-            lane.stats.bytes += extent.end - extent.start;
+        let bytes = extent.end - extent.start;
+        let is_new = self.slots.put(index, slot);
+        if is_new {
             self.todo.settle(index);
             if index == self.slots.next() && self.standing_since.is_some() {
                 wake.add_client();
             }
         } else {
-            lane.stats.duplicates += extent.end - extent.start;
-            debug_assert!(!ahead || self.slots.has(index));
+            self.wake_waiting(wake);
         }
+        let lane = &mut self.lanes[id.index()];
+        *(if is_new { &mut lane.stats.bytes } else { &mut lane.stats.duplicates }) += bytes;
         if lane.state == LaneState::Probing {
             lane.state = LaneState::Up;
             lane.up_since = now;
@@ -585,10 +592,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The lane gives up what it was asked for: it goes to the front of the plan.
     fn fail(&mut self, now: Instant, id: LaneId, why: Fault, wake: &mut Wake) {
-        if self.over.is_some() {
+        let lane = &mut self.lanes[id.index()];
+        if self.over.is_some() || lane.is_out() {
             return;
         }
-        let lane = &mut self.lanes[id.index()];
         let probing_cut = lane.main.chunks.iter().any(|c| c.purpose == Purpose::Probe);
         lane.fail(now, why);
         self.take_back(id);

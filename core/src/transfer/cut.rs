@@ -101,7 +101,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let pool = Pool::of(self.lanes.iter().filter(|l| l.kind != LaneKind::Own).map(|l| l.pace()));
         let starts =
             pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
-        let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() / 2);
+        let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() * 3 / 4);
         self.gap_end = self.todo.advance((at + lead).saturating_sub(self.todo.frontier())).end;
         let end = self.slots.extent(self.gap_end - 1).end;
         if let Some(chunk) = self.lanes[LaneId::ORIGINAL.index()].main.chunks.front_mut() {
