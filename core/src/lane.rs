@@ -27,7 +27,14 @@ impl Rate {
 
     /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
     pub fn new(guess: u64) -> Self {
-        Self { estimate: guess.max(1), samples: 0, since: None, young_until: Instant::default(), bytes: 0, backlog: 0 }
+        Self {
+            estimate: guess.max(1),
+            samples: 0,
+            since: None,
+            young_until: Instant::default(),
+            bytes: 0,
+            backlog: 0,
+        }
     }
 
     /// The estimate in bytes per second, at least 1.

@@ -500,7 +500,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
         // The client waits for the head: its slot is worth waking up for as soon as it is complete.
-        let mark = if index == self.slots.next() { portion.min(len) } else { portion };
+        let is_head = (self.slots.next()..index).all(|i| self.slots.has(i));
+        let mark = if is_head { portion.min(len) } else { portion };
         lane.track_mut(conn).mark = mark;
         LaneDo::Read {
             conn,
@@ -536,14 +537,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
             let gap = head.at.since(track.heard);
-            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
+            if chunk.purpose == Purpose::Payload {
+                rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
+            }
             chunk.begun = true;
             track.heard = head.at;
         }
         if len > 0 {
             track.heard = now;
             self.last_byte = now;
-            rate.add(now, len.into());
+            if chunk.purpose == Purpose::Payload {
+                rate.add(now, len.into());
+            }
             chunk.rest.start += u64::from(len);
         }
         let (pos, done, purpose) = (chunk.rest.start, chunk.rest.is_empty(), chunk.purpose);

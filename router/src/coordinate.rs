@@ -103,7 +103,8 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
 /// Passes on the first bytes as they come, since the client must not wait for a whole slot; how many there were.
 fn first_bytes(job: &Job<'_>) -> Result<u64, RelayError> {
     let mut buffer = [0; STEP_BYTES];
-    let most = usize::try_from(job.pool.range.end - job.pool.range.start).unwrap_or(usize::MAX).min(buffer.len());
+    let most =
+        usize::try_from(job.pool.range.end - job.pool.range.start).unwrap_or(usize::MAX).min(buffer.len());
     let buffer = buffer.get_mut(..most).unwrap_or_default();
     loop {
         match net::read(&job.origin, buffer).map_err(RelayError::Source)? {

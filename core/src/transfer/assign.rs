@@ -205,7 +205,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
             return most.max(1);
         }
-        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.lanes[i].pace());
+        let others =
+            || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.lanes[i].pace());
         let mine = share(rest, me, others());
         let rounded = (mine + slot / 2) / slot;
         if rounded > 0 {
