@@ -158,11 +158,13 @@ pub(crate) struct Track<S> {
     pub partial: Option<(S, u32)>,
     /// The last sign of life, or when waiting for one began.
     pub heard: Instant,
+    /// How many bytes its thread waits for before it wakes up.
+    pub mark: u64,
 }
 
 impl<S> Track<S> {
     pub fn new(now: Instant) -> Self {
-        Self { chunks: Deque::new(), partial: None, heard: now }
+        Self { chunks: Deque::new(), partial: None, heard: now, mark: 0 }
     }
 
     /// Bytes asked for and not yet here.
@@ -422,7 +424,7 @@ impl<S> Lane<S> {
             None => (&self.main, self.main.bytes_until(index)? + spare_owed),
         };
         let from = self.flows_from(track).max(track.heard);
-        let due = from + time_for(bytes, self.rate.get());
+        let due = from + time_for(bytes.max(track.mark), self.rate.get());
         Some(if due < now { now + now.since(due) } else { due })
     }
 

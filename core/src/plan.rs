@@ -28,11 +28,11 @@ impl Pace {
         self.rtt.max(self.time_for(self.owed))
     }
 
-    /// Rule 1: time to ask again. One slot is added because the question is put at slot boundaries, so that what is
-    /// owed never falls below r x (RTT + 20 ms) before the next one.
-    pub fn wants_more(&self) -> bool {
+    /// Rule 1: time to ask again. What is owed is only looked at whenever a slot is complete or the `mark` was reached
+    /// for which the lane's thread sleeps, so that much is added: it must not fall below r x (RTT + 20 ms) in between.
+    pub fn wants_more(&self, mark: u64) -> bool {
         let cover = self.rtt + Span::from_millis(20);
-        self.owed < bytes_in(cover, self.rate) + SLOT_BYTES as u64
+        self.owed < bytes_in(cover, self.rate) + mark.max(SLOT_BYTES as u64)
     }
 }
 
@@ -70,6 +70,13 @@ impl Pool {
     pub fn chunk_time(&self, window: u64) -> Span {
         let slack = time_for(window, self.rate) - self.rtt;
         slack.scale(3, 5).clamp(Span::from_millis(25), Span::from_millis(100))
+    }
+
+    /// How long bytes may wait in a lane's socket for more to come, since waking up costs more than the bytes (DESIGN
+    /// section 4): 50 ms, or less where the window W, in bytes, has no time to spare.
+    pub fn portion_time(&self, window: u64) -> Span {
+        let slack = time_for(window, self.rate) - self.rtt;
+        slack.scale(1, 4).clamp(Span::from_millis(5), Span::from_millis(50))
     }
 
     /// Rule 8: whether a lane is so slow that it would hold up the others (`self`, without it): its slot time plus

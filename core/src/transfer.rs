@@ -32,7 +32,7 @@ pub use self::cut::Cut;
 pub use crate::lane::{Fault, LaneKind, LaneState, LaneStats};
 use crate::lane::{Lane, Purpose, Track, Waiting};
 use crate::limits::{MAX_LANES, SLOT_BYTES};
-use crate::plan::{Pace, Unassigned, time_for};
+use crate::plan::{Pace, Pool, Unassigned, bytes_in, time_for};
 use crate::reassemble::Reassembler;
 use crate::time::{Instant, Span};
 
@@ -41,6 +41,9 @@ const GIVE_UP: Span = Span::from_millis(60_000);
 
 /// How long the last working lane may be silent before its connection is given up: nobody could take over sooner.
 const PATIENCE_ALONE: Span = Span::from_millis(10_000);
+
+/// The most bytes that are waited for at a time.
+const MOST_MARK: u64 = 64 * 1024;
 
 /// A lane of a session; [`LaneId::ORIGINAL`], [`LaneId::OWN`], then the peers in the order of
 /// [`Transfer::add_peer`].
@@ -137,6 +140,8 @@ pub enum LaneDo<S> {
         at: u64,
         /// How many bytes.
         len: u32,
+        /// How many bytes are worth waking up for, at most as many as the answer still has (DESIGN section 4).
+        mark: u32,
         /// When to come back at the latest.
         by: Instant,
     },
@@ -217,6 +222,21 @@ impl Wake {
     fn add_client(&mut self) {
         self.0 |= Self::CLIENT;
     }
+}
+
+/// A lane as reports show it.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneView {
+    /// What kind of way to the origin it is.
+    pub kind: LaneKind,
+    /// Where it stands.
+    pub state: LaneState,
+    /// What it did.
+    pub stats: LaneStats,
+    /// Its rate, round trip and debt at present.
+    pub pace: Pace,
+    /// Whether the rate was measured in this session.
+    pub is_measured: bool,
 }
 
 /// What is known of the own link when a session starts.
@@ -347,11 +367,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         (ClientDo::Wait(Some(again)), wake)
     }
 
-    /// x
-    pub fn debug(&self) -> (u64, u64) {
-        (self.todo.lost(), self.todo.frontier() - self.slots.next())
-    }
-
     /// How the session ended, once it has.
     pub fn outcome(&self) -> Option<Outcome> {
         self.over
@@ -372,9 +387,15 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.slots.extent(self.slots.next()).start.min(self.slots.extent(self.slots.end() - 1).end)
     }
 
-    /// What each lane did so far, in the order of their ids: kind, state, counts, pace.
-    pub fn report(&self) -> impl Iterator<Item = (LaneKind, LaneState, LaneStats, Pace)> + '_ {
-        self.lanes.iter().map(|lane| (lane.kind, lane.state, lane.stats, lane.pace()))
+    /// What each lane did so far, in the order of their ids.
+    pub fn report(&self) -> impl Iterator<Item = LaneView> + '_ {
+        self.lanes.iter().map(|lane| LaneView {
+            kind: lane.kind,
+            state: lane.state,
+            stats: lane.stats,
+            pace: lane.pace(),
+            is_measured: lane.rate.is_measured(),
+        })
     }
 
     fn ready(&mut self, now: Instant, id: LaneId, rate: u64, hold: u32, wake: &mut Wake) {
@@ -448,6 +469,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     fn read(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
         let Some(conn) = self.lanes[id.index()].turn(now) else { return self.idle(now, id) };
         let owed = self.lanes[id.index()].owed();
+        let portion = Pool::of(self.working().map(|(_, pace)| pace))
+            .portion_time(self.slots.window() * SLOT_BYTES as u64);
         let lane = &mut self.lanes[id.index()];
         let track = lane.track_mut(conn);
         let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
@@ -468,7 +491,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             (lane.main.heard, lane.spare.heard) = (now, now);
         }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
-        LaneDo::Read { conn, slot, at: rest.start, len: len as u32, by: self.deadline(id, conn) }
+        let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
+        // The client waits for the head: its slot is worth waking up for as soon as it is complete.
+        let mark = if index == self.slots.next() { portion.min(len) } else { portion };
+        lane.track_mut(conn).mark = mark;
+        LaneDo::Read {
+            conn,
+            slot,
+            at: rest.start,
+            len: len as u32,
+            mark: mark.max(1) as u32,
+            by: self.deadline(id, conn),
+        }
     }
 
     fn filled(

@@ -60,6 +60,10 @@ pub enum Source {
     Peer {
         /// The session that it has accepted.
         session: SessionId,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Where the connection comes from.
+        from: Option<IpAddr>,
     },
 }
 
@@ -160,6 +164,11 @@ impl Fetcher {
             self.connect(live)?;
         }
         self.send()
+    }
+
+    /// Whom it asks.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Whether something was asked for and is not here yet.
@@ -273,7 +282,7 @@ impl Fetcher {
     }
 
     fn connect(&mut self, live: &Live) -> Result<(), Fault> {
-        let Source::Origin { address, from, .. } = &self.source else { return Err(Fault::Closed) };
+        let (Source::Origin { address, from, .. } | Source::Peer { address, from, .. }) = &self.source;
         let socket = net::start_connect(*address, *from).map_err(|_| Fault::Unreachable)?;
         self.socket = Some(live.add(socket).map_err(|_| Fault::Unreachable)?);
         Ok(())
@@ -325,7 +334,7 @@ impl Fetcher {
                 RangeGet { uri: &uri, range, validator: &self.file.validator, user_agent, accept, via }
                     .write(&mut head);
             }
-            Source::Peer { session } => Chunk { session: *session, range }.write(&mut head, &"bamqp"),
+            Source::Peer { session, .. } => Chunk { session: *session, range }.write(&mut head, &"bamqp"),
         }
         self.unsent = 0..head.finish().map_err(|_| Fault::Malformed)?;
         if let Some(socket) = self.socket.clone() {

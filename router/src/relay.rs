@@ -142,6 +142,18 @@ impl<'a> Pump<'a> {
         Ok(any)
     }
 
+    /// The same, and passes the end on, too.
+    fn tunnel_step(&mut self) -> Result<bool, RelayError> {
+        if self.is_done() {
+            return Ok(false);
+        }
+        let any = self.step()?;
+        if self.is_done() {
+            let _ = self.sink.shutdown(Shutdown::Write); // if it is dead, the other direction tells
+        }
+        Ok(any)
+    }
+
     /// One transfer; what to wait for if there was none.
     fn turn(&mut self) -> Result<Option<Wants>, RelayError> {
         if let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
@@ -219,12 +231,28 @@ impl<'a> Pump<'a> {
     }
 }
 
+impl<'a> Pump<'a> {
+    /// Adds what it waits for; the place of its sink, which is added for its errors in any case.
+    fn add_to(&self, fds: &mut Fds<'a>) -> Option<usize> {
+        add(fds, Some(self.source).filter(|_| self.wants == Wants::Source), PollFlags::IN);
+        let flags = if self.wants == Wants::Sink { PollFlags::OUT } else { PollFlags::empty() };
+        add(fds, Some(self.sink).filter(|_| !self.is_done()), flags)
+    }
+}
+
 impl Drop for Pump<'_> {
     fn drop(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.reset(self.source);
         }
     }
+}
+
+/// One of two pumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    First,
+    Second,
 }
 
 /// What ended a wait.
@@ -234,8 +262,8 @@ struct Woken {
     watched: bool,
     /// The client closed its sending side.
     half_closed: bool,
-    /// The pump with this index has a sink that was reset, or closed for both directions.
-    gone: Option<usize>,
+    /// A pump's sink was reset, or closed for both directions.
+    gone: Option<Which>,
     /// Nothing happened until the deadline.
     expired: bool,
 }
@@ -250,38 +278,41 @@ fn add<'a>(fds: &mut Fds<'a>, socket: Option<&'a TcpStream>, flags: PollFlags) -
 }
 
 /// Waits until a pump can go on, `watch` is readable, or `client` closes its sending side.
-fn wait<'a>(
-    pumps: &mut [&mut Pump<'a>],
-    watch: Option<&'a TcpStream>,
-    client: Option<&'a TcpStream>,
+fn wait(
+    first: &mut Pump<'_>,
+    mut second: Option<&mut Pump<'_>>,
+    watch: Option<&TcpStream>,
+    client: Option<&TcpStream>,
     deadline: Instant,
 ) -> Result<Woken, RelayError> {
     let now = Instant::now();
-    let look = pumps.iter_mut().filter_map(|pump| pump.prepare(now)).min();
-    let until = look.map_or(deadline, |look| look.min(deadline));
+    let looks = [first.prepare(now), second.as_mut().and_then(|pump| pump.prepare(now))];
+    let until = looks.into_iter().flatten().fold(deadline, Instant::min);
+
     let mut fds = Fds::new();
     let watched = add(&mut fds, watch, PollFlags::IN);
     let half_closed = add(&mut fds, client, PollFlags::RDHUP);
-    let mut sinks: heapless::Vec<Option<usize>, 2> = heapless::Vec::new();
-    for pump in pumps.iter() {
-        add(&mut fds, Some(pump.source).filter(|_| pump.wants == Wants::Source), PollFlags::IN);
-        // Without flags, only errors are told.
-        let flags = if pump.wants == Wants::Sink { PollFlags::OUT } else { PollFlags::empty() };
-        let _ = sinks.push(add(&mut fds, Some(pump.sink).filter(|_| !pump.is_done()), flags));
-    }
+    let first_sink = first.add_to(&mut fds);
+    let second_sink = second.as_ref().and_then(|pump| pump.add_to(&mut fds));
     let ready = net::poll(&mut fds, Some(until)).map_err(RelayError::Source)?;
     let told = |index: Option<usize>, flags| {
         index.and_then(|index| fds.get(index)).is_some_and(|fd| fd.revents().intersects(flags))
     };
     let dead = PollFlags::HUP | PollFlags::ERR;
+    let gone = match (told(first_sink, dead), told(second_sink, dead)) {
+        (true, _) => Some(Which::First),
+        (false, true) => Some(Which::Second),
+        (false, false) => None,
+    };
     let woken = Woken {
         watched: told(watched, PollFlags::IN | dead),
         half_closed: told(half_closed, PollFlags::RDHUP),
-        gone: sinks.iter().position(|sink| told(*sink, dead)),
+        gone,
         expired: ready == 0 && until == deadline,
     };
     if ready == 0 && !woken.expired {
-        pumps.iter_mut().filter_map(|pump| pump.pace.as_mut()).for_each(Pace::slowed_down);
+        let paces = [first.pace.as_mut(), second.as_mut().and_then(|pump| pump.pace.as_mut())];
+        paces.into_iter().flatten().for_each(Pace::slowed_down);
     }
     Ok(woken)
 }
@@ -309,7 +340,7 @@ pub fn upload(request: &mut Pump<'_>, patience: Duration) -> Result<(), RelayErr
         }
         // Its end is not news while the body is read from there: the pump finds it.
         let client = Some(client).filter(|_| watch_client && request.is_done());
-        let woken = wait(&mut [request], Some(origin), client, deadline)?;
+        let woken = wait(request, None, Some(origin), client, deadline)?;
         if woken.watched || woken.gone.is_some() {
             return Ok(());
         }
@@ -328,33 +359,35 @@ pub fn upload(request: &mut Pump<'_>, patience: Duration) -> Result<(), RelayErr
 ///
 /// # Errors
 /// Why the response can't be passed on.
-pub fn exchange<'a>(response: &mut Pump<'a>, request: &mut Pump<'a>) -> Result<(), RelayError> {
+pub fn exchange(response: &mut Pump<'_>, mut request: Option<&mut Pump<'_>>) -> Result<(), RelayError> {
     let client = response.sink;
     let mut idle = IDLE;
     let mut deadline = Instant::now() + idle;
-    let mut uploading = !request.is_done();
     loop {
         let mut any = response.step()?;
         if response.is_done() {
             return Ok(());
         }
-        if uploading {
-            match request.step() {
-                Ok(moved) => (any, uploading) = (any | moved, !request.is_done()),
-                Err(_) => uploading = false,
+        if let Some(upload) = request.take_if(|upload| !upload.is_done()) {
+            // Put back only while there is more of it.
+            if let Ok(moved) = upload.step() {
+                any |= moved;
+                request = Some(upload);
             }
         }
         if any {
             deadline = Instant::now() + idle;
         }
-        let watch = Some(client).filter(|_| !uploading && idle == IDLE);
-        let woken = match uploading {
-            true => wait(&mut [&mut *response, &mut *request], None, watch, deadline)?,
-            false => wait(&mut [&mut *response], None, watch, deadline)?,
+        let woken = match &mut request {
+            Some(upload) => wait(response, Some(upload), None, None, deadline)?,
+            None => {
+                let watch = Some(client).filter(|_| idle == IDLE);
+                wait(response, None, None, watch, deadline)?
+            }
         };
         match woken.gone {
-            Some(0) => return Err(gone(client)),
-            Some(_) => uploading = false,
+            Some(Which::First) => return Err(gone(client)),
+            Some(Which::Second) => request = None,
             None => {}
         }
         if woken.half_closed {
@@ -371,27 +404,19 @@ pub fn exchange<'a>(response: &mut Pump<'a>, request: &mut Pump<'a>) -> Result<(
 ///
 /// # Errors
 /// What broke one of the directions; both connections have to be closed.
-pub fn tunnel<'a>(one: &mut Pump<'a>, other: &mut Pump<'a>) -> Result<(), RelayError> {
+pub fn tunnel(one: &mut Pump<'_>, other: &mut Pump<'_>) -> Result<(), RelayError> {
     let mut deadline = Instant::now() + IDLE;
     loop {
-        for pump in [&mut *one, &mut *other] {
-            if pump.is_done() {
-                continue;
-            }
-            if pump.step()? {
-                deadline = Instant::now() + IDLE;
-            }
-            if pump.is_done() {
-                let _ = pump.sink.shutdown(Shutdown::Write); // if it is dead, the other direction tells
-            }
+        if one.tunnel_step()? | other.tunnel_step()? {
+            deadline = Instant::now() + IDLE;
         }
         if one.is_done() && other.is_done() {
             return Ok(());
         }
-        let woken = wait(&mut [&mut *one, &mut *other], None, None, deadline)?;
+        let woken = wait(one, Some(other), None, None, deadline)?;
         match woken.gone {
-            Some(0) => return Err(gone(one.sink)),
-            Some(_) => return Err(gone(other.sink)),
+            Some(Which::First) => return Err(gone(one.sink)),
+            Some(Which::Second) => return Err(gone(other.sink)),
             None if woken.expired => return Err(RelayError::Idle),
             None => {}
         }

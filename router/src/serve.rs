@@ -30,7 +30,6 @@ use self::errand::Way;
 use self::sessions::{Session, Sessions};
 use crate::config::Config;
 use crate::fetch::File;
-use crate::keys;
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
@@ -77,16 +76,10 @@ pub struct Report {
 
 impl Serve {
     /// The peer side of the router with this key. `via` is its pseudonym towards origins.
-    pub fn new(
-        config: &Config,
-        key: keys::Fingerprint,
-        via: &str,
-        gate: Arc<Gate>,
-        live: Arc<Live>,
-    ) -> Serve {
+    pub fn new(config: &Config, key: Fingerprint, via: &str, gate: Arc<Gate>, live: Arc<Live>) -> Serve {
         let most = config.max_peer_sessions;
         Serve {
-            key: Fingerprint(*key.as_bytes()),
+            key,
             via: via.into(),
             wan_address: config.wan_address,
             bandwidth: config.bandwidth,

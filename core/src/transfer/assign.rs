@@ -170,6 +170,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         pace
     }
 
+    /// How many bytes the lane's thread sleeps for at most.
+    fn mark(&self, id: LaneId) -> u64 {
+        let lane = &self.lanes[id.index()];
+        lane.main.mark.max(lane.spare.mark)
+    }
+
     /// Which slots lane `id` is asked for next, and on which connection.
     fn choose(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
         let me = self.pace(id.index());
@@ -183,7 +189,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if let Some(found) = self.choose_lost(id, me, most.max(1)) {
             return Some(found);
         }
-        if !me.wants_more() || self.is_let_go(now, id, me) {
+        if !me.wants_more(self.mark(id)) || self.is_let_go(now, id, me) {
             return None;
         }
         let frontier = self.todo.frontier();
@@ -235,7 +241,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             .map(|(i, _)| done(self.pace(i)))
             .min()?;
         let urgent = done(me) <= best;
-        if !urgent && !(me.wants_more() && done(me) <= best.scale(2, 1) + Span::from_millis(10)) {
+        if !urgent && !(me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10))
+        {
             return None;
         }
         let window_end = next + self.slots.window();

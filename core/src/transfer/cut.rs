@@ -118,7 +118,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     pub(super) fn cut_is_near(&self) -> bool {
         let Some(original) = self.lanes.first() else { return false };
         let Some(last) = original.main.last_slot() else { return false };
-        self.cut == Cut::Earned && self.slots.has(last + 1) && original.pace().wants_more()
+        self.cut == Cut::Earned && self.slots.has(last + 1) && original.pace().wants_more(original.main.mark)
     }
 
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open

@@ -56,6 +56,7 @@ struct Answer {
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     len: u64,
+    last: bool,
     asked: Option<Instant>,
     head: Option<HeadTimes>,
 }
@@ -115,6 +116,12 @@ impl Net {
         let begins = sent + rtt.scale(1, 2);
         f.answers.push_back(Answer { left: range.end - range.start, begins, sent, begun: false });
         self.later.push((begins, NetEvent::Kick(f.line)));
+    }
+
+    /// How many bytes could be read, and whether the last of an answer is among them.
+    pub fn readable(&self, flow: FlowId) -> (u64, bool) {
+        let segments = &self.flows[flow].segments;
+        (segments.iter().map(|s| s.len).sum(), segments.iter().any(|s| s.last))
     }
 
     /// Reads at most `len` bytes of the answer that is due; with them comes its head, if it was not read yet.
@@ -180,7 +187,8 @@ impl Net {
             let asked = (!answer.begun).then_some(answer.sent);
             answer.begun = true;
             answer.left -= len;
-            if answer.left == 0 {
+            let last = answer.left == 0;
+            if last {
                 f.answers.pop_front();
             }
             f.unread += len;
@@ -188,8 +196,10 @@ impl Net {
             l.sending = true;
             let sent = now + Span::from_micros(len * 1_000_000 / l.rate);
             self.later.push((sent, NetEvent::Sent(line)));
-            self.later
-                .push((sent + l.rtt.scale(1, 2), NetEvent::Arrive(id, Segment { len, asked, head: None })));
+            self.later.push((
+                sent + l.rtt.scale(1, 2),
+                NetEvent::Arrive(id, Segment { len, last, asked, head: None }),
+            ));
             return;
         }
     }

@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::plan::Pace;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, LaneStats, Outcome,
-    OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneView, Outcome, OwnLink, Transfer, Wake,
 };
 
 use super::lines::{FlowId, LineId, Net, NetEvent};
@@ -63,8 +61,8 @@ pub struct Result {
     pub standstill: Span,
     /// Bytes of buffer in use at most.
     pub window_used: usize,
-    /// Per lane: kind and counts.
-    pub lanes: Vec<(LaneKind, LaneState, LaneStats)>,
+    /// The lanes, in the order of their ids.
+    pub lanes: Vec<LaneView>,
     /// The order in which slots arrived.
     pub reorder: Reorder,
 }
@@ -103,7 +101,7 @@ enum Doing {
         len: u32,
         got: u32,
         head: Option<bamqp_core::transfer::HeadTimes>,
-        by: Instant,
+        mark: u32,
     },
     Waiting,
     Ended,
@@ -191,27 +189,9 @@ impl World {
         self.sessions.values().any(|s| s.drivers.iter().any(|d| d.line == line))
     }
 
-    /// The lanes of a session that is under way: kind, state, counts and pace.
-    pub fn lanes(&self, number: usize) -> Vec<(LaneKind, LaneState, LaneStats, Pace)> {
+    /// The lanes of a session that is under way.
+    pub fn lanes(&self, number: usize) -> Vec<LaneView> {
         self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
-    }
-
-    /// x
-    pub fn describe(&self, number: usize) -> String {
-        let Some(s) = self.sessions.get(&number) else { return String::new() };
-        let d: Vec<String> = s
-            .drivers
-            .iter()
-            .map(|d| match &d.doing {
-                Doing::Joining => "J".into(),
-                Doing::Reading { at, len, got, conn, .. } => {
-                    format!("{conn:?}{}:{got}/{len}", (at >> 14) as i64 - (s.next_byte >> 14) as i64)
-                }
-                Doing::Waiting => "W".into(),
-                Doing::Ended => "E".into(),
-            })
-            .collect();
-        format!("next {} {} lost {:?}", s.next_byte >> 14, d.join(" "), s.transfer.debug())
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -226,7 +206,7 @@ impl World {
                 if let Some(&(s, lane)) =
                     self.net.event(self.now, event).and_then(|flow| self.owners.get(&flow))
                 {
-                    self.read_on(s, lane);
+                    self.read_on(s, lane, false);
                 }
             }
             Event::Lane(s, lane, turn) => {
@@ -347,12 +327,19 @@ impl World {
         }
     }
 
-    /// Something arrived: the lane reads it, if that is what it is doing.
-    fn read_on(&mut self, s: usize, lane: usize) {
+    /// Something arrived, or the lane begins to read (`at_once`): it reads what is there, but waits until that is as much
+    /// as is worth waking up for.
+    fn read_on(&mut self, s: usize, lane: usize, at_once: bool) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         let driver = &mut session.drivers[lane];
-        let Doing::Reading { conn, slot, at, len, got, head, .. } = &mut driver.doing else { return };
+        let Doing::Reading { conn, slot, at, len, got, head, mark } = &mut driver.doing else { return };
         let Some(flow) = driver.flows[*conn as usize] else { return };
+        // What is there is read when it is all that the slot needs, or as much as is worth waking up for.
+        let (there, answer_ends) = self.net.readable(flow);
+        let wanted = if *mark <= *len { (*mark).min(*len - *got) } else { *mark };
+        if !at_once && there < u64::from(wanted) && !answer_ends {
+            return;
+        }
         let (n, new_head) = self.net.read(self.now, flow, u64::from(*len - *got));
         *head = head.or(new_head);
         if n == 0 {
@@ -427,10 +414,10 @@ impl World {
                 self.net.request(self.now, flow, &range);
                 self.schedule(self.now, Event::Lane(s, lane, turn));
             }
-            LaneDo::Read { conn, slot, at, len, by } => {
-                driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, by };
+            LaneDo::Read { conn, slot, at, len, mark, by } => {
+                driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, mark };
                 self.schedule(by, Event::Lane(s, lane, turn));
-                self.read_on(s, lane);
+                self.read_on(s, lane, true);
             }
             LaneDo::Wait(until) => {
                 driver.doing = Doing::Waiting;
@@ -506,7 +493,7 @@ impl World {
             bytes: session.next_byte - range.start,
             standstill: session.standstill,
             window_used: session.transfer.window_used(),
-            lanes: session.transfer.report().map(|(kind, state, stats, _)| (kind, state, stats)).collect(),
+            lanes: session.transfer.report().collect(),
             reorder: Reorder::of(range.start / SLOT_BYTES as u64, &session.arrivals),
         };
         if outcome == Outcome::Complete {

@@ -1,0 +1,208 @@
+//! One lane's thread: does what the core says on the lane's connections and reports what came of it. Not responsible
+//! for deciding anything; see [`bamqp_core::transfer`] for the contract.
+
+use core::ops::Range;
+use std::sync::Arc;
+
+use bamqp_core::limits::SLOT_BYTES;
+use bamqp_core::time::Instant;
+use bamqp_core::transfer::{Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind};
+
+use crate::clock;
+use crate::daemon::Shared;
+use crate::fetch::{Fetcher, Progress, Source};
+use crate::net::{self, PollFd, PollFlags};
+use crate::session::{Session, Slot};
+
+/// How the lane reaches the origin.
+pub enum Link {
+    /// The connection on which the original response goes on.
+    Original(Box<Fetcher>),
+    /// Connections of our own.
+    Own(Source),
+    /// A peer, by its place in the configuration.
+    Peer(usize),
+}
+
+/// A lane's thread.
+pub struct Lane {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    id: LaneId,
+    link: Link,
+    connections: [Option<Box<Fetcher>>; 2],
+}
+
+impl Lane {
+    /// For lane `id` of `session`.
+    pub fn new(shared: Arc<Shared>, session: Arc<Session>, id: LaneId, link: Link) -> Self {
+        let (link, original) = match link {
+            Link::Original(fetcher) => (Link::Own(fetcher.source().clone()), Some(fetcher)),
+            other => (other, None),
+        };
+        Self { shared, session, id, link, connections: [original, None] }
+    }
+
+    /// Works until the session is over or the lane is out of it.
+    pub fn run(mut self) {
+        let mut event = match self.link {
+            Link::Peer(peer) => self.join(peer),
+            _ => LaneEvent::Idle,
+        };
+        loop {
+            if let LaneEvent::Failed { why, .. } = &event {
+                log::info!("session {}: lane {} failed: {why}", self.session.id, self.name());
+                self.close();
+            }
+            event = match self.session.lane(self.id, event) {
+                LaneDo::Request { conn, range } => self.request(conn, range),
+                LaneDo::Read { conn, slot, at, len, mark, by } => self.read(conn, slot, at, len, mark, by),
+                LaneDo::Wait(until) => {
+                    self.wait(None, until);
+                    LaneEvent::Idle
+                }
+                LaneDo::Close => {
+                    log::info!("session {}: lane {} is given up for now", self.session.id, self.name());
+                    self.close();
+                    LaneEvent::Idle
+                }
+                LaneDo::End => break,
+            };
+        }
+        self.leave();
+    }
+
+    fn name(&self) -> &str {
+        self.session.lane_name(self.id)
+    }
+
+    fn close(&mut self) {
+        self.connections = [None, None];
+    }
+
+    /// Asks the peer to take part.
+    fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
+        match self.shared.peers.join(peer, &self.session, &self.shared.live) {
+            Ok(joined) => {
+                let source =
+                    Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
+                let fetcher = Fetcher::new(self.session.file.clone(), source, Some(joined.socket));
+                self.connections[0] = Some(Box::new(fetcher));
+                LaneEvent::Ready { rate: joined.bandwidth / 8, hold: joined.hold }
+            }
+            Err(why) => LaneEvent::Failed { slot: None, why },
+        }
+    }
+
+    fn request(&mut self, conn: Conn, range: Range<u64>) -> LaneEvent<Slot> {
+        if let (Link::Peer(peer), Conn::Main, None) = (&self.link, conn, &self.connections[0]) {
+            // The connection was lost, and the session perhaps with it.
+            match self.join(*peer) {
+                LaneEvent::Ready { .. } => {}
+                failed => return failed,
+            }
+        }
+        let place = match conn {
+            Conn::Main => 0,
+            Conn::Spare => 1,
+        };
+        if self.connections[place].is_none() {
+            let source = match &self.link {
+                Link::Own(source) => source.clone(),
+                Link::Original(_) | Link::Peer(_) => match &self.connections[0] {
+                    Some(main) => main.source().clone(),
+                    None => return LaneEvent::Failed { slot: None, why: Fault::Closed },
+                },
+            };
+            self.connections[place] = Some(Box::new(Fetcher::new(self.session.file.clone(), source, None)));
+        }
+        match self.connections[place].as_mut().map(|fetcher| fetcher.ask(range, &self.shared.live)) {
+            Some(Ok(())) => LaneEvent::Idle,
+            Some(Err(why)) => LaneEvent::Failed { slot: None, why },
+            None => LaneEvent::Failed { slot: None, why: Fault::Closed },
+        }
+    }
+
+    fn read(
+        &mut self,
+        conn: Conn,
+        mut slot: Slot,
+        at: u64,
+        len: u32,
+        mark: u32,
+        by: Instant,
+    ) -> LaneEvent<Slot> {
+        let start = (at % SLOT_BYTES as u64) as usize;
+        let mut got = 0u32;
+        let mut head = None;
+        let place = match conn {
+            Conn::Main => 0,
+            Conn::Spare => 1,
+        };
+        loop {
+            let Some(fetcher) = self.connections[place].as_mut() else {
+                return LaneEvent::Failed { slot: Some(slot), why: Fault::Closed };
+            };
+            let room = slot.get_mut(start + got as usize..start + len as usize).unwrap_or_default();
+            let progress = fetcher.read(room, &self.shared.live);
+            head = head.or(fetcher.take_head_times());
+            match progress {
+                Ok(Progress::Bytes(bytes)) => got += bytes as u32,
+                Ok(Progress::Blocked) if clock::now() < by => {
+                    // A mark within the slot is for the slot, a larger one for all that comes on the connection.
+                    fetcher.set_mark(if mark <= len { mark.min(len - got) } else { mark });
+                    if self.wait(Some(place), Some(by)) {
+                        return LaneEvent::Filled { conn, slot, at, len: got, head };
+                    }
+                }
+                Ok(Progress::Blocked) => return LaneEvent::Filled { conn, slot, at, len: got, head },
+                Ok(Progress::Idle) => return LaneEvent::Failed { slot: Some(slot), why: Fault::Closed },
+                Err(why) => return LaneEvent::Failed { slot: Some(slot), why },
+            }
+            if got == len {
+                return LaneEvent::Filled { conn, slot, at, len, head };
+            }
+        }
+    }
+
+    /// Waits for a connection, to be woken, or until then; whether it was woken.
+    fn wait(&self, place: Option<usize>, until: Option<Instant>) -> bool {
+        let Some(waker) = self.session.lane_waker(self.id) else { return true };
+        let until = until.map(clock::to_std);
+        let connection = place.and_then(|place| self.connections.get(place)?.as_ref()?.wants());
+        let woken = match connection {
+            Some((socket, flags)) => {
+                let mut fds = [PollFd::new(waker, PollFlags::IN), PollFd::new(socket, flags)];
+                // An error means that the system has no memory: the caller tries again.
+                let _ = net::poll(&mut fds, until);
+                !fds[0].revents().is_empty()
+            }
+            None => {
+                let mut fds = [PollFd::new(waker, PollFlags::IN)];
+                let _ = net::poll(&mut fds, until);
+                !fds[0].revents().is_empty()
+            }
+        };
+        if woken {
+            waker.drain();
+        }
+        woken
+    }
+
+    /// The lane is done: what it measured is remembered, and a peer is told.
+    fn leave(mut self) {
+        let Link::Peer(peer) = self.link else {
+            if let Some(rate) = self.session.measured_rate(LaneKind::Own, "own") {
+                self.shared.own_link.record(rate);
+            }
+            return;
+        };
+        let rate = self.session.measured_rate(LaneKind::Peer, self.name());
+        let main = self.connections[0].take();
+        self.close();
+        if let Some(main) = main {
+            let socket = main.into_clean_socket();
+            self.shared.peers.leave(peer, &self.session, socket, rate, &self.shared.live);
+        }
+    }
+}

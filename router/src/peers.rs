@@ -1,0 +1,440 @@
+//! The configured peers as this household's downloads see them: who is there, how well, and an open connection to
+//! each. Not responsible for serving them ([`crate::serve`]), nor for what a lane does with its connection.
+//!
+//! One thread a peer keeps it in view: HELLO when connecting and every 30 s. Its connection is parked in between, and a
+//! session takes it, so that INIT waits for no handshake.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bamqp_core::http::response::Response;
+use bamqp_core::http::target::Uri;
+use bamqp_core::http::write::HeadWriter;
+use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::hello::{self, Details, Hello};
+use bamqp_core::message::init::{Answer, Init};
+use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_core::message::{Fingerprint, MessageError};
+use bamqp_core::select::{self, Candidate};
+use bamqp_core::time::Span;
+use bamqp_core::transfer::{Fault, Outcome};
+
+use crate::clock;
+use crate::config::Config;
+use crate::inbox::Inbox;
+use crate::live::Live;
+use crate::net::{self, Moved, PollFd, PollFlags, Waker};
+use crate::session::{Helper, Session};
+
+/// Between two HELLOs.
+const HELLO_EVERY: Duration = Duration::from_secs(30);
+
+/// First and longest pause before a peer that is down is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a connection or an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// All configured peers, in the order of the configuration.
+#[derive(Debug)]
+pub struct Peers {
+    entries: Vec<Entry>,
+    /// Where connections to peers come from: the address by which they know us.
+    from: Option<IpAddr>,
+    stop: Waker,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    address: SocketAddr,
+    key: Fingerprint,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    state: PeerState,
+    parked: Option<Arc<TcpStream>>,
+    /// Bytes per second that the last session measured.
+    rate: Option<u64>,
+    not_before: Option<bamqp_core::time::Instant>,
+}
+
+/// Whether a peer is there.
+#[derive(Clone, Debug)]
+pub enum PeerState {
+    /// It answers.
+    Up {
+        /// Round trip to it.
+        rtt: Duration,
+        /// What it says of itself; only to those that it has configured, too.
+        details: Option<Details>,
+    },
+    /// It does not, or is not who it should be.
+    Down(Arc<Trouble>),
+}
+
+/// What is known of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it is there.
+    pub state: PeerState,
+    /// Bytes per second that the last session measured.
+    pub rate: Option<u64>,
+}
+
+/// Why there is no answer from a peer, or none that can be used.
+#[derive(Debug)]
+pub enum Trouble {
+    /// It was not asked yet.
+    NotTried,
+    /// The connection.
+    Io(io::Error),
+    /// The answer can't be understood.
+    Malformed,
+    /// The answer is none of this message.
+    Message(MessageError),
+    /// Another router answers than the one whose key is configured.
+    WrongKey(Fingerprint),
+    /// It does not take part; not to be asked again for so many seconds.
+    Declined(DeclineReason, u32),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTried => write!(f, "not tried yet"),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Malformed => write!(f, "its answer is not HTTP"),
+            Self::Message(error) => write!(f, "its answer is not right: {error}"),
+            Self::WrongKey(key) => {
+                write!(f, "another key answers ({key}): check its public_key in the configuration")
+            }
+            Self::Declined(reason, seconds) => {
+                write!(f, "declined: {reason}, not to be asked for {seconds} s")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Trouble {}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<MessageError> for Trouble {
+    fn from(error: MessageError) -> Self {
+        Self::Message(error)
+    }
+}
+
+/// A peer that takes part in a session.
+#[derive(Debug)]
+pub struct Joined {
+    /// The connection on which it accepted.
+    pub socket: Arc<TcpStream>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where connections to it come from.
+    pub from: Option<IpAddr>,
+    /// Bits per second that it promises; 0 = unknown.
+    pub bandwidth: u64,
+    /// Bytes that it can hold.
+    pub hold: u32,
+}
+
+impl Peers {
+    /// The peers of a configuration, all of them not tried yet.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let entry = |peer: &crate::config::Peer| Entry {
+            name: peer.name.clone(),
+            address: peer.address,
+            key: crate::keys::fingerprint_of(&peer.public_key),
+            record: Mutex::new(Record {
+                state: PeerState::Down(Arc::new(Trouble::NotTried)),
+                parked: None,
+                rate: None,
+                not_before: None,
+            }),
+        };
+        let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+        Ok(Self { entries: config.peers.iter().map(entry).collect(), from, stop: Waker::new()? })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Ends all keepers.
+    pub fn stop(&self) {
+        self.stop.poke();
+    }
+
+    /// What is known of each.
+    pub fn views(&self) -> Vec<PeerView> {
+        let view = |entry: &Entry| {
+            let record = entry.lock();
+            PeerView {
+                name: entry.name.clone(),
+                address: entry.address,
+                state: record.state.clone(),
+                rate: record.rate,
+            }
+        };
+        self.entries.iter().map(view).collect()
+    }
+
+    /// How many could be asked for help now.
+    pub fn usable(&self) -> usize {
+        let now = clock::now();
+        self.entries.iter().filter(|entry| select::may_ask(now, &entry.candidate()).is_ok()).count()
+    }
+
+    /// Whom to ask for help, best first. Until it is measured, one that promises nothing is expected to be like the own
+    /// link, of `rate` bytes per second and with a round trip of `rtt` to the origin.
+    pub fn select(&self, rate: u64, rtt: Span) -> Vec<Helper> {
+        let candidates: Vec<Candidate> = self.entries.iter().map(Entry::candidate).collect();
+        let picked = select::select(clock::now(), &candidates, select::MAX_PEERS);
+        let helper = |peer: &usize| {
+            let (entry, candidate) = (self.entries.get(*peer)?, candidates.get(*peer)?);
+            let rate = if candidate.rate > 0 { candidate.rate } else { rate };
+            Some(Helper { peer: *peer, name: entry.name.clone(), rate, rtt: rtt + candidate.rtt })
+        };
+        picked.iter().filter_map(helper).collect()
+    }
+
+    /// Keeps peer number `peer` in view until [`Peers::stop`].
+    pub fn keep(&self, peer: usize, live: &Live) {
+        let Some(entry) = self.entries.get(peer) else { return };
+        let mut pause = PAUSES.0;
+        loop {
+            let wait = match self.greet(entry, live) {
+                Ok((rtt, details)) => {
+                    pause = PAUSES.0;
+                    let mut record = entry.lock();
+                    if let PeerState::Down(_) = record.state {
+                        log::info!("peer {} is there, {} ms away", entry.name, rtt.as_millis());
+                    }
+                    record.state = PeerState::Up { rtt, details };
+                    HELLO_EVERY
+                }
+                Err(why) => {
+                    let mut record = entry.lock();
+                    if !matches!(&record.state, PeerState::Down(old) if old.to_string() == why.to_string()) {
+                        log::info!("peer {} is not used: {why}", entry.name);
+                    }
+                    record.state = PeerState::Down(Arc::new(why));
+                    let now = pause;
+                    pause = (pause * 2).min(PAUSES.1);
+                    now
+                }
+            };
+            let until = Instant::now() + wait;
+            // Poked once and for all keepers, it stays readable.
+            match net::poll(&mut [PollFd::new(&self.stop, PollFlags::IN)], Some(until)) {
+                Ok(0) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Asks the peer to take part in `session`.
+    ///
+    /// # Errors
+    /// What the lane is to report. A decline is remembered.
+    pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
+        let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
+        let joined = self.over_a_connection(entry, live, |socket| entry.init(socket, session));
+        match joined {
+            Ok((socket, (bandwidth, hold))) => {
+                Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
+            }
+            Err(why) => {
+                log::info!("session {}: peer {}: {why}", session.id, entry.name);
+                if let Trouble::Declined(_, seconds) = why {
+                    let until = clock::now() + Span::from_millis(u64::from(seconds) * 1000);
+                    entry.lock().not_before = Some(until);
+                }
+                Err(match why {
+                    Trouble::Io(_) => Fault::Unreachable,
+                    Trouble::Declined(..) => Fault::Declined,
+                    _ => Fault::Malformed,
+                })
+            }
+        }
+    }
+
+    /// The session is over for the peer: it is told so, what it brought is remembered, and its connection is parked.
+    /// `socket` is the lane's connection, if it is clean.
+    pub fn leave(
+        &self,
+        peer: usize,
+        session: &Session,
+        socket: Option<Arc<TcpStream>>,
+        rate: Option<u64>,
+        live: &Live,
+    ) {
+        let Some(entry) = self.entries.get(peer) else { return };
+        if let Some(socket) = socket {
+            entry.lock().parked = Some(socket);
+        }
+        let reason = match session.outcome() {
+            Some(Outcome::Complete) => DropReason::Done,
+            Some(Outcome::ClientGone) => DropReason::ClientGone,
+            Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
+            None => DropReason::Fault,
+        };
+        match self.over_a_connection(entry, live, |socket| entry.drop_session(socket, session, reason)) {
+            Ok((socket, summary)) => {
+                log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
+                let mut record = entry.lock();
+                record.parked = Some(socket);
+                record.rate = rate.or(record.rate);
+            }
+            Err(why) => {
+                log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name)
+            }
+        }
+    }
+
+    /// HELLO over the parked or a new connection.
+    fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
+        let (socket, (rtt, hello)) = self.over_a_connection(entry, live, |socket| {
+            let asked = Instant::now();
+            let hello = exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
+            Ok((asked.elapsed(), hello))
+        })?;
+        if hello.key != entry.key {
+            return Err(Trouble::WrongKey(hello.key));
+        }
+        entry.lock().parked = Some(socket);
+        Ok((rtt, hello.details))
+    }
+
+    /// Does `ask` over the parked connection, or a new one if there is none or the peer has closed it meanwhile.
+    fn over_a_connection<T>(
+        &self,
+        entry: &Entry,
+        live: &Live,
+        ask: impl Fn(&TcpStream) -> Result<T, Trouble>,
+    ) -> Result<(Arc<TcpStream>, T), Trouble> {
+        let parked = entry.lock().parked.take();
+        if let Some(socket) = parked {
+            match ask(&socket) {
+                Err(Trouble::Io(error)) if error.kind() != ErrorKind::TimedOut => {}
+                other => return other.map(|answer| (socket, answer)),
+            }
+        }
+        let socket = live.add(net::start_connect(entry.address, self.from)?)?;
+        net::await_connect(&socket, Instant::now() + PATIENCE)?;
+        let answer = ask(&socket)?;
+        Ok((socket, answer))
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Every change is one assignment, so a panic elsewhere leaves nothing half done.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn candidate(&self) -> Candidate {
+        let record = self.lock();
+        let (is_up, rtt, offered) = match &record.state {
+            PeerState::Up { rtt, details } => {
+                (true, *rtt, details.map_or(0, |details| details.bandwidth / 8))
+            }
+            PeerState::Down(_) => (false, Duration::ZERO, 0),
+        };
+        let rtt = Span::from_micros(rtt.as_micros() as u64);
+        Candidate { is_up, rate: record.rate.unwrap_or(offered), rtt, not_before: record.not_before }
+    }
+
+    /// INIT; bandwidth and hold if the peer accepts.
+    fn init(&self, socket: &TcpStream, session: &Session) -> Result<(u64, u32), Trouble> {
+        let file = &session.file;
+        let target = Uri::parse(&file.uri).map_err(|_| Trouble::Malformed)?;
+        let init = Init {
+            session: session.id,
+            target,
+            size: file.total,
+            validator: file.validator.clone(),
+            hops: 0,
+            recipient: self.key,
+            user_agent: file.user_agent.as_deref(),
+            accept: file.accept.as_deref(),
+        };
+        let mut answer = None;
+        exchange(
+            socket,
+            |head| init.write(head, &self.address),
+            |response| {
+                answer = Some(match Answer::parse(response)? {
+                    Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
+                    Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
+                });
+                Ok(())
+            },
+        )?;
+        answer.unwrap_or(Err(Trouble::Malformed))
+    }
+
+    fn drop_session(
+        &self,
+        socket: &TcpStream,
+        session: &Session,
+        reason: DropReason,
+    ) -> Result<Summary, Trouble> {
+        let drop = Drop { session: session.id, reason, retry_after: 0 };
+        exchange(socket, |head| drop.write_request(head, &self.address), Summary::parse)
+    }
+}
+
+/// Sends one message and reads its answer, which has no body.
+fn exchange<T>(
+    socket: &TcpStream,
+    write: impl FnOnce(&mut HeadWriter<'_>),
+    parse: impl FnOnce(&Response<'_>) -> Result<T, MessageError>,
+) -> Result<T, Trouble> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut out = vec![0; MAX_PEER_HEAD_BYTES];
+    let mut head = HeadWriter::new(&mut out);
+    write(&mut head);
+    let length = head.finish().map_err(|_| Trouble::Malformed)?;
+    net::write_all(socket, out.get(..length).unwrap_or_default(), PATIENCE)?;
+    let mut inbox = Inbox::new(MAX_PEER_HEAD_BYTES);
+    loop {
+        match Response::parse(inbox.data()) {
+            Ok(Some((response, length))) if length == inbox.data().len() => return Ok(parse(&response)?),
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return Err(Trouble::Malformed),
+        }
+        match inbox.fill(socket)? {
+            Moved::Bytes(_) => {}
+            Moved::WouldBlock => net::await_readable(socket, deadline)?,
+            Moved::End => return Err(Trouble::Io(ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}

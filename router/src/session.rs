@@ -1,0 +1,190 @@
+//! One pooled download as its threads share it: the core's state machine behind its lock, and the means to wake each
+//! other. Not responsible for sockets; no thread touches one while it holds the lock (DESIGN section 4).
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bamqp_core::limits::SLOT_BYTES;
+use bamqp_core::message::SessionId;
+use bamqp_core::time::Span;
+use bamqp_core::transfer::{
+    ClientDo, ClientEvent, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, Outcome, OwnLink, Transfer, Wake,
+};
+
+use crate::clock;
+use crate::fetch::File;
+use crate::net::Waker;
+use crate::status::{LaneReport, SessionReport};
+
+/// How many positions a session remembers ahead of the client: 16 MiB, window and what peers hold together.
+pub const SLOTS: usize = 1024;
+
+/// A buffer of [`SLOT_BYTES`]; moving it moves a pointer.
+pub type Slot = Box<[u8; SLOT_BYTES]>;
+
+/// A peer that is asked to take part.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    /// Its place in the configuration.
+    pub peer: usize,
+    /// Its name.
+    pub name: String,
+    /// What it is expected to bring, in bytes per second.
+    pub rate: u64,
+    /// Its expected round trip to the origin and back.
+    pub rtt: Span,
+}
+
+/// One pooled download.
+#[derive(Debug)]
+pub struct Session {
+    /// Its public id.
+    pub id: SessionId,
+    /// What is fetched.
+    pub file: Arc<File>,
+    /// The file's bytes that the lanes bring.
+    pub range: core::ops::Range<u64>,
+    /// The peers, in the order of their lanes.
+    pub helpers: Vec<Helper>,
+    transfer: Mutex<Transfer<Slot, SLOTS>>,
+    lanes: Vec<Waker>,
+    client: Waker,
+}
+
+/// Stack for making a session: the state machine is some 70 KiB and is moved into its place.
+const MAKING_STACK: usize = 1024 * 1024;
+
+impl Session {
+    /// A session for the bytes `range` of `file` with a window of `window` bytes.
+    ///
+    /// # Errors
+    /// If the process lacks descriptors or threads, or the window is too small.
+    pub fn new(
+        id: SessionId,
+        file: Arc<File>,
+        range: core::ops::Range<u64>,
+        window: usize,
+        own: OwnLink,
+        mut helpers: Vec<Helper>,
+    ) -> io::Result<Arc<Session>> {
+        let make = || {
+            let now = clock::now();
+            let buffers = (0..window / SLOT_BYTES).map(|_| Box::new([0; SLOT_BYTES]));
+            let mut transfer =
+                Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
+            helpers.retain(|helper| transfer.add_peer(now, helper.rate, helper.rtt).is_some());
+            let lanes = (0..helpers.len() + 2).map(|_| Waker::new()).collect::<io::Result<_>>()?;
+            let client = Waker::new()?;
+            Ok(Arc::new(Session { id, file, range, helpers, transfer: Mutex::new(transfer), lanes, client }))
+        };
+        // The threads that serve clients have small stacks, and keep what they touched.
+        std::thread::scope(|scope| {
+            let maker = std::thread::Builder::new().name("session".into()).stack_size(MAKING_STACK);
+            maker.spawn_scoped(scope, make)?.join().unwrap_or_else(|_| Err(io::ErrorKind::OutOfMemory.into()))
+        })
+    }
+
+    /// Tells the core what happened to a lane; what that lane does next.
+    pub fn lane(&self, id: LaneId, event: LaneEvent<Slot>) -> LaneDo<Slot> {
+        let (what, wake) = self.lock().lane(clock::now(), id, event);
+        self.wake(wake);
+        what
+    }
+
+    /// Tells the core what happened to the client; what its thread does next.
+    pub fn client(&self, event: ClientEvent<Slot>) -> ClientDo<Slot> {
+        let (what, wake) = self.lock().client(clock::now(), event);
+        self.wake(wake);
+        what
+    }
+
+    /// What wakes a lane's thread.
+    pub fn lane_waker(&self, id: LaneId) -> Option<&Waker> {
+        self.lanes.get(id.index())
+    }
+
+    /// What wakes the client's thread.
+    pub fn client_waker(&self) -> &Waker {
+        &self.client
+    }
+
+    /// How it ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.lock().outcome()
+    }
+
+    /// The name of a lane.
+    pub fn lane_name(&self, id: LaneId) -> &str {
+        match id.index() {
+            0 => "original",
+            1 => "own",
+            index => self.helpers.get(index - 2).map_or("?", |helper| &helper.name),
+        }
+    }
+
+    /// The last estimate of a lane's rate in bytes per second, once it brought something.
+    pub fn measured_rate(&self, kind: LaneKind, name: &str) -> Option<u64> {
+        let transfer = self.lock();
+        let mut lanes = transfer.report().enumerate();
+        lanes.find_map(|(i, lane)| {
+            let found = lane.kind == kind && self.lane_name(LaneId::from_index(i)) == name;
+            (found && lane.is_measured).then_some(lane.pace.rate)
+        })
+    }
+
+    /// Everything about it, for people.
+    pub fn report(&self) -> SessionReport {
+        let transfer = self.lock();
+        let lane = |(i, lane): (usize, bamqp_core::transfer::LaneView)| LaneReport {
+            name: self.lane_name(LaneId::from_index(i)).into(),
+            bytes: lane.stats.bytes,
+            requests: lane.stats.requests,
+            timeouts: lane.stats.timeouts,
+            failures: lane.stats.failures,
+            violations: lane.stats.violations,
+            duplicates: lane.stats.duplicates,
+            rate: lane.pace.rate,
+            rtt_us: lane.pace.rtt.as_micros(),
+            state: match lane.state {
+                LaneState::Joining => "joining".into(),
+                LaneState::Up => "up".into(),
+                LaneState::Probing => "probing".into(),
+                LaneState::Resting { .. } => "resting".into(),
+                LaneState::Dismissed => "done".into(),
+                LaneState::Left(why) => format!("left: {why}"),
+            },
+        };
+        SessionReport {
+            target: self.file.uri.clone(),
+            range: self.range.clone(),
+            total: self.file.total,
+            delivered: transfer.delivered() - self.range.start,
+            window_used: transfer.window_used() as u32,
+            outcome: transfer.outcome().map(|outcome| match outcome {
+                Outcome::Complete => "complete".into(),
+                Outcome::ClientGone => "client gone".into(),
+                Outcome::NoLaneLeft(why) => format!("no lane left: {why}"),
+            }),
+            lanes: transfer.report().enumerate().map(lane).collect(),
+        }
+    }
+
+    fn wake(&self, wake: Wake) {
+        if wake.is_empty() {
+            return;
+        }
+        for (i, waker) in self.lanes.iter().enumerate() {
+            if wake.lane(i) {
+                waker.poke();
+            }
+        }
+        if wake.client() {
+            self.client.poke();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Transfer<Slot, SLOTS>> {
+        // The core does not panic; if it did, its invariants are the caller's only hope anyway.
+        self.transfer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a running daemon tells of its pooled downloads: those under way and the last few that ended. Not responsible
+//! for how that is shown.
+
+use core::ops::Range;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::session::Session;
+
+/// How many ended downloads are remembered.
+const REMEMBERED: usize = 16;
+
+/// One pooled download.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// The file's URI.
+    pub target: String,
+    /// The file's bytes that the lanes bring.
+    pub range: Range<u64>,
+    /// Bytes of the whole file.
+    pub total: u64,
+    /// How many of the range's bytes were given to the client.
+    pub delivered: u64,
+    /// Bytes of buffer in use at most.
+    pub window_used: u32,
+    /// How it ended; `None` while it is under way.
+    pub outcome: Option<String>,
+    /// The lanes: the original response, the own link's second connection, the peers.
+    pub lanes: Vec<LaneReport>,
+}
+
+/// One lane of a pooled download.
+#[derive(Clone, Debug)]
+pub struct LaneReport {
+    /// `original`, `own`, or the peer's name.
+    pub name: String,
+    /// Payload bytes that went into the client's stream.
+    pub bytes: u64,
+    /// Requests made.
+    pub requests: u32,
+    /// Times that it was given up because nothing came.
+    pub timeouts: u32,
+    /// Other failures of its connection, or of the origin towards it.
+    pub failures: u32,
+    /// Answers that broke the protocol.
+    pub violations: u32,
+    /// Payload bytes that another lane had brought before.
+    pub duplicates: u64,
+    /// Rate in bytes per second, as last estimated.
+    pub rate: u64,
+    /// Round trip in microseconds, as last estimated.
+    pub rtt_us: u64,
+    /// Where it stands, with the reason if it is out.
+    pub state: String,
+}
+
+/// The pooled downloads of one daemon.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    running: Vec<Arc<Session>>,
+    ended: VecDeque<SessionReport>,
+}
+
+impl Sessions {
+    /// `session` begins, unless `most` are under way already.
+    pub fn begin(&self, session: &Arc<Session>, most: usize) -> bool {
+        let mut inner = self.lock();
+        let room = inner.running.len() < most;
+        if room {
+            inner.running.push(session.clone());
+        }
+        room
+    }
+
+    /// `session` is over.
+    pub fn end(&self, session: &Arc<Session>) {
+        let report = session.report();
+        let mut inner = self.lock();
+        inner.running.retain(|other| !Arc::ptr_eq(other, session));
+        if inner.ended.len() == REMEMBERED {
+            inner.ended.pop_front();
+        }
+        inner.ended.push_back(report);
+    }
+
+    /// The downloads that ended, oldest first, then those under way.
+    pub fn reports(&self) -> Vec<SessionReport> {
+        let inner = self.lock();
+        inner.ended.iter().cloned().chain(inner.running.iter().map(|session| session.report())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one call, so a panic elsewhere leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
