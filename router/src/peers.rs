@@ -55,6 +55,8 @@ struct Entry {
     address: SocketAddr,
     key: Fingerprint,
     record: Mutex<Record>,
+    /// Tells the keeper that another connection is parked, or none.
+    changed: Waker,
 }
 
 #[derive(Debug)]
@@ -162,19 +164,24 @@ impl Peers {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(config: &Config) -> io::Result<Self> {
-        let entry = |peer: &crate::config::Peer| Entry {
-            name: peer.name.clone(),
-            address: peer.address,
-            key: crate::keys::fingerprint_of(&peer.public_key),
-            record: Mutex::new(Record {
+        let entry = |peer: &crate::config::Peer| {
+            let record = Record {
                 state: PeerState::Down(Arc::new(Trouble::NotTried)),
                 parked: None,
                 rate: None,
                 not_before: None,
-            }),
+            };
+            Ok(Entry {
+                name: peer.name.clone(),
+                address: peer.address,
+                key: crate::keys::fingerprint_of(&peer.public_key),
+                record: Mutex::new(record),
+                changed: Waker::new()?,
+            })
         };
         let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-        Ok(Self { entries: config.peers.iter().map(entry).collect(), from, stop: Waker::new()? })
+        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
+        Ok(Self { entries, from, stop: Waker::new()? })
     }
 
     /// How many there are.
@@ -251,11 +258,40 @@ impl Peers {
                     now
                 }
             };
-            let until = Instant::now() + wait;
-            // Poked once and for all keepers, it stays readable.
-            match net::poll(&mut [PollFd::new(&self.stop, PollFlags::IN)], Some(until)) {
-                Ok(0) => {}
-                Ok(_) | Err(_) => return,
+            if !self.pause(entry, Instant::now() + wait) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until then, or until the peer closes the parked connection: then it is gone, or was started anew. False if
+    /// the keeper is to end.
+    fn pause(&self, entry: &Entry, until: Instant) -> bool {
+        loop {
+            // Held no longer than it is parked: whoever takes it must be able to close it.
+            let parked = entry.lock().parked.clone();
+            let watch = |waker| PollFd::new(waker, PollFlags::IN);
+            let result = match &parked {
+                Some(socket) => {
+                    let mut fds =
+                        [watch(&self.stop), watch(&entry.changed), PollFd::new(&**socket, PollFlags::IN)];
+                    net::poll(&mut fds, Some(until))
+                        .map(|ready| (ready, fds.map(|fd| !fd.revents().is_empty())))
+                }
+                None => {
+                    let mut fds = [watch(&self.stop), watch(&entry.changed)];
+                    let result = net::poll(&mut fds, Some(until));
+                    let [stop, changed] = fds.map(|fd| !fd.revents().is_empty());
+                    result.map(|ready| (ready, [stop, changed, false]))
+                }
+            };
+            match result {
+                // Poked once and for all keepers, it stays readable.
+                Ok((_, [true, ..])) | Err(_) => return false,
+                Ok((_, [_, true, _])) => {
+                    entry.changed.drain();
+                }
+                Ok(_) => return true,
             }
         }
     }
@@ -298,7 +334,7 @@ impl Peers {
     ) {
         let Some(entry) = self.entries.get(peer) else { return };
         if let Some(socket) = socket {
-            entry.lock().parked = Some(socket);
+            entry.park(socket);
         }
         let reason = match session.outcome() {
             Some(Outcome::Complete) => DropReason::Done,
@@ -309,8 +345,8 @@ impl Peers {
         match self.over_a_connection(entry, live, |socket| entry.drop_session(socket, session, reason)) {
             Ok((socket, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
+                entry.park(socket);
                 let mut record = entry.lock();
-                record.parked = Some(socket);
                 record.rate = rate.or(record.rate);
             }
             Err(why) => {
@@ -329,7 +365,7 @@ impl Peers {
         if hello.key != entry.key {
             return Err(Trouble::WrongKey(hello.key));
         }
-        entry.lock().parked = Some(socket);
+        entry.park(socket);
         Ok((rtt, hello.details))
     }
 
@@ -340,7 +376,7 @@ impl Peers {
         live: &Live,
         ask: impl Fn(&TcpStream) -> Result<T, Trouble>,
     ) -> Result<(Arc<TcpStream>, T), Trouble> {
-        let parked = entry.lock().parked.take();
+        let parked = entry.take_parked();
         if let Some(socket) = parked {
             match ask(&socket) {
                 Err(Trouble::Io(error)) if error.kind() != ErrorKind::TimedOut => {}
@@ -358,6 +394,19 @@ impl Entry {
     fn lock(&self) -> MutexGuard<'_, Record> {
         // Every change is one assignment, so a panic elsewhere leaves nothing half done.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn park(&self, socket: Arc<TcpStream>) {
+        self.lock().parked = Some(socket);
+        self.changed.poke();
+    }
+
+    fn take_parked(&self) -> Option<Arc<TcpStream>> {
+        let parked = self.lock().parked.take();
+        if parked.is_some() {
+            self.changed.poke();
+        }
+        parked
     }
 
     fn candidate(&self) -> Candidate {

@@ -28,6 +28,9 @@ pub const A: &str = "127.0.10.1";
 pub const B: &str = "127.0.10.2";
 pub const STRANGER: &str = "127.0.10.99";
 
+/// The router's key.
+pub const SEED: [u8; 32] = [7; 32];
+
 pub struct Bed {
     pub address: SocketAddr,
     pub serve: Arc<Serve>,
@@ -43,9 +46,13 @@ impl Bed {
     }
 
     pub fn with(ports: &[u16], change: impl FnOnce(&mut Config)) -> Bed {
-        let listener = TcpListener::bind("127.0.11.1:0").unwrap();
+        Bed::at("127.0.11.1:0".parse().unwrap(), ports, change)
+    }
+
+    pub fn at(address: SocketAddr, ports: &[u16], change: impl FnOnce(&mut Config)) -> Bed {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        let pair = KeyPair::from_seed([7; 32]);
+        let pair = KeyPair::from_seed(SEED);
         let peer = |name: &str, ip: &str, key| Peer {
             name: name.into(),
             address: SocketAddr::new(ip.parse().unwrap(), 7733),
@@ -73,7 +80,7 @@ impl Bed {
                 }
             }
         });
-        let key = Fingerprint(*pair.fingerprint().as_bytes());
+        let key = pair.fingerprint();
         Bed { address, serve, live, key, thread: Some(thread) }
     }
 
