@@ -4,32 +4,28 @@
 //! One thread a peer keeps it in view: HELLO when connecting and every 30 s. Its connection is parked in between, and a
 //! session takes it, so that INIT waits for no handshake.
 
-use core::fmt;
+mod ask;
+
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bamqp_core::http::response::Response;
-use bamqp_core::http::target::Uri;
-use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
-use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::{self, Details, Hello};
-use bamqp_core::message::init::{Answer, Init};
-use bamqp_core::message::reason::{DeclineReason, DropReason};
-use bamqp_core::message::{Fingerprint, MessageError};
+use bamqp_core::message::reason::DropReason;
 use bamqp_core::select::{self, Candidate};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, Outcome};
 
 use crate::clock;
 use crate::config::Config;
-use crate::inbox::Inbox;
 use crate::live::Live;
-use crate::net::{self, Moved, PollFd, PollFlags, Waker};
+use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::session::{Helper, Session};
+
+pub use self::ask::Trouble;
 
 /// Between two HELLOs.
 const HELLO_EVERY: Duration = Duration::from_secs(30);
@@ -93,54 +89,6 @@ pub struct PeerView {
     pub state: PeerState,
     /// Bytes per second that the last session measured.
     pub rate: Option<u64>,
-}
-
-/// Why there is no answer from a peer, or none that can be used.
-#[derive(Debug)]
-pub enum Trouble {
-    /// It was not asked yet.
-    NotTried,
-    /// The connection.
-    Io(io::Error),
-    /// The answer can't be understood.
-    Malformed,
-    /// The answer is none of this message.
-    Message(MessageError),
-    /// Another router answers than the one whose key is configured.
-    WrongKey(Fingerprint),
-    /// It does not take part; not to be asked again for so many seconds.
-    Declined(DeclineReason, u32),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotTried => write!(f, "not tried yet"),
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Malformed => write!(f, "its answer is not HTTP"),
-            Self::Message(error) => write!(f, "its answer is not right: {error}"),
-            Self::WrongKey(key) => {
-                write!(f, "another key answers ({key}): check its public_key in the configuration")
-            }
-            Self::Declined(reason, seconds) => {
-                write!(f, "declined: {reason}, not to be asked for {seconds} s")
-            }
-        }
-    }
-}
-
-impl core::error::Error for Trouble {}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<MessageError> for Trouble {
-    fn from(error: MessageError) -> Self {
-        Self::Message(error)
-    }
 }
 
 /// A peer that takes part in a session.
@@ -302,7 +250,8 @@ impl Peers {
     /// What the lane is to report. A decline is remembered.
     pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
         let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
-        let joined = self.over_a_connection(entry, live, |socket| entry.init(socket, session));
+        let joined = self
+            .over_a_connection(entry, live, |socket| ask::init(socket, entry.address, entry.key, session));
         match joined {
             Ok((socket, (bandwidth, hold))) => {
                 Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
@@ -342,7 +291,9 @@ impl Peers {
             Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
             None => DropReason::Fault,
         };
-        match self.over_a_connection(entry, live, |socket| entry.drop_session(socket, session, reason)) {
+        match self.over_a_connection(entry, live, |socket| {
+            ask::drop_session(socket, entry.address, session, reason)
+        }) {
             Ok((socket, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
                 entry.park(socket);
@@ -359,7 +310,8 @@ impl Peers {
     fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
         let (socket, (rtt, hello)) = self.over_a_connection(entry, live, |socket| {
             let asked = Instant::now();
-            let hello = exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
+            let hello =
+                ask::exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
             Ok((asked.elapsed(), hello))
         })?;
         if hello.key != entry.key {
@@ -419,71 +371,5 @@ impl Entry {
         };
         let rtt = Span::from_micros(rtt.as_micros() as u64);
         Candidate { is_up, rate: record.rate.unwrap_or(offered), rtt, not_before: record.not_before }
-    }
-
-    /// INIT; bandwidth and hold if the peer accepts.
-    fn init(&self, socket: &TcpStream, session: &Session) -> Result<(u64, u32), Trouble> {
-        let file = &session.file;
-        let target = Uri::parse(&file.uri).map_err(|_| Trouble::Malformed)?;
-        let init = Init {
-            session: session.id,
-            target,
-            size: file.total,
-            validator: file.validator.clone(),
-            hops: 0,
-            recipient: self.key,
-            user_agent: file.user_agent.as_deref(),
-            accept: file.accept.as_deref(),
-        };
-        let mut answer = None;
-        exchange(
-            socket,
-            |head| init.write(head, &self.address),
-            |response| {
-                answer = Some(match Answer::parse(response)? {
-                    Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
-                    Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
-                });
-                Ok(())
-            },
-        )?;
-        answer.unwrap_or(Err(Trouble::Malformed))
-    }
-
-    fn drop_session(
-        &self,
-        socket: &TcpStream,
-        session: &Session,
-        reason: DropReason,
-    ) -> Result<Summary, Trouble> {
-        let drop = Drop { session: session.id, reason, retry_after: 0 };
-        exchange(socket, |head| drop.write_request(head, &self.address), Summary::parse)
-    }
-}
-
-/// Sends one message and reads its answer, which has no body.
-fn exchange<T>(
-    socket: &TcpStream,
-    write: impl FnOnce(&mut HeadWriter<'_>),
-    parse: impl FnOnce(&Response<'_>) -> Result<T, MessageError>,
-) -> Result<T, Trouble> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut out = vec![0; MAX_PEER_HEAD_BYTES];
-    let mut head = HeadWriter::new(&mut out);
-    write(&mut head);
-    let length = head.finish().map_err(|_| Trouble::Malformed)?;
-    net::write_all(socket, out.get(..length).unwrap_or_default(), PATIENCE)?;
-    let mut inbox = Inbox::new(MAX_PEER_HEAD_BYTES);
-    loop {
-        match Response::parse(inbox.data()) {
-            Ok(Some((response, length))) if length == inbox.data().len() => return Ok(parse(&response)?),
-            Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return Err(Trouble::Malformed),
-        }
-        match inbox.fill(socket)? {
-            Moved::Bytes(_) => {}
-            Moved::WouldBlock => net::await_readable(socket, deadline)?,
-            Moved::End => return Err(Trouble::Io(ErrorKind::UnexpectedEof.into())),
-        }
     }
 }
