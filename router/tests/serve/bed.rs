@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub struct Bed {
     pub serve: Arc<Serve>,
     pub live: Arc<Live>,
     pub key: Fingerprint,
+    /// Connections that were made to it.
+    pub connections: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,8 +74,11 @@ impl Bed {
         let gate = Arc::new(Gate::new(&config, vec![address]));
         let serve = Arc::new(Serve::new(&config, pair.fingerprint(), "bamqp-test", gate, live.clone()));
         let (of_thread, its_live) = (serve.clone(), live.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
         let thread = std::thread::spawn(move || {
             for socket in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
                 let Ok(socket) = its_live.add(socket.unwrap()) else { return };
                 let (serve, from) = (of_thread.clone(), socket.peer_addr().unwrap());
                 if its_live.spawn("serve", move || serve.connection(socket, from)).is_err() {
@@ -81,7 +87,7 @@ impl Bed {
             }
         });
         let key = pair.fingerprint();
-        Bed { address, serve, live, key, thread: Some(thread) }
+        Bed { address, serve, live, key, connections, thread: Some(thread) }
     }
 
     /// A connection from there.
