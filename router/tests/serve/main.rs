@@ -1,5 +1,6 @@
 //! The peer side over real sockets on loopback, with a scripted origin.
 
+#[allow(dead_code)] // tests of peers use it, too
 mod bed;
 mod origin;
 
