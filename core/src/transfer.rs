@@ -258,8 +258,7 @@ pub struct Transfer<S, const SLOTS: usize> {
     todo: Unassigned<SLOTS>,
     lanes: Vec<Lane<S>, MAX_LANES>,
     cut: Cut,
-    /// The first slot beyond what the original response brings alone; the lanes' work begins there.
-    gap_end: u64,
+    gap: cut::Gap,
     standing_since: Option<Instant>,
     last_byte: Instant,
     over: Option<Outcome>,
@@ -297,7 +296,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             todo,
             lanes,
             cut: Cut::Unproven { tries: 0 },
-            gap_end: u64::MAX,
+            gap: cut::Gap { end: u64::MAX, misses: 0, silent: false },
             standing_since: None,
             last_byte: now,
             over: None,
@@ -431,6 +430,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             }
             LaneState::Up | LaneState::Probing => {}
         }
+        if id == LaneId::ORIGINAL && self.original_is_silent(now) && !self.gap.silent {
+            self.gap.silent = true;
+            self.wake_all(wake);
+        }
         if let Some(why) = self.overdue(now, id) {
             self.fail(now, id, why, wake);
             return LaneDo::Close;
@@ -455,7 +458,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let track = lane.track(conn);
         let deadline = lane.deadline(track);
         if lane.kind == LaneKind::Original && self.cut != Cut::Earned {
-            return deadline + GIVE_UP;
+            return if self.gap.silent { deadline + GIVE_UP } else { deadline };
         }
         let others = self
             .lanes
@@ -543,6 +546,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if len > 0 {
             track.heard = now;
             self.last_byte = now;
+            self.gap.silent &= id != LaneId::ORIGINAL;
             rate.add(now, len.into());
             chunk.rest.start += u64::from(len);
         }
@@ -601,7 +605,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.take_back(id);
         match self.lanes[id.index()].kind {
             LaneKind::Original => self.original_failed(id, why),
-            LaneKind::Own if probing_cut => self.probe_failed(why, wake),
+            LaneKind::Own if probing_cut => self.probe_failed(now, why, wake),
             _ => {}
         }
         if !self
