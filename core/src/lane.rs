@@ -15,8 +15,12 @@ use crate::transfer::Conn;
 pub struct Rate {
     estimate: u64,
     samples: u32,
-    since: Option<Instant>,
+    /// Bytes that were read since the last sample.
     bytes: u64,
+    /// How long that took before `since`.
+    active: Span,
+    /// Since when bytes could have come, if they can now.
+    since: Option<Instant>,
     backlog: u64,
 }
 
@@ -26,7 +30,7 @@ impl Rate {
 
     /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
     pub fn new(guess: u64) -> Self {
-        Self { estimate: guess.max(1), samples: 0, since: None, bytes: 0, backlog: 0 }
+        Self { estimate: guess.max(1), samples: 0, bytes: 0, active: Span::ZERO, since: None, backlog: 0 }
     }
 
     /// The estimate in bytes per second, at least 1.
@@ -39,20 +43,41 @@ impl Rate {
         self.samples > 0
     }
 
+    /// A better guess, unless something was measured.
+    pub fn assume(&mut self, guess: u64) {
+        if self.samples == 0 {
+            self.estimate = guess.max(1);
+        }
+    }
+
     /// The link may have changed: the next sample counts alone.
     pub fn restart(&mut self) {
         *self = Self::new(self.estimate);
     }
 
-    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count.
-    pub fn begin(&mut self, at: Instant, pause: Span) {
-        self.since = Some(self.since.map_or(at, |since| since + pause));
+    /// We read from now on, if we did not.
+    pub fn start(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
     }
 
-    /// Reading goes on after we had not read for `pause`: besides, up to `held` bytes may have come in meanwhile, and
-    /// how fast those are read says nothing about the link.
-    pub fn resume(&mut self, pause: Span, held: u64) {
-        self.since = self.since.map(|since| since + pause);
+    /// We read no more, or nothing is due.
+    pub fn stop(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            self.active = self.active + now.since(since);
+        }
+    }
+
+    /// Nothing was due between these moments.
+    pub fn leave_out(&mut self, from: Instant, to: Instant) {
+        if let Some(since) = self.since.take() {
+            self.active = self.active + from.since(since);
+            self.since = Some(since.max(to));
+        }
+    }
+
+    /// Up to `held` bytes may have come in while we did not read for `pause`, and how fast those are read says nothing
+    /// about the link.
+    pub fn came_in(&mut self, pause: Span, held: u64) {
         self.backlog = (self.backlog + bytes_in(pause, self.estimate)).min(held);
     }
 
@@ -60,22 +85,27 @@ impl Rate {
     pub fn add(&mut self, now: Instant, len: u64) {
         let since = *self.since.get_or_insert(now);
         self.bytes += len;
-        let took = now.since(since);
+        let took = self.active + now.since(since);
         if took < Self::PERIOD && (self.backlog == 0 || self.bytes < self.backlog) {
             return;
         }
         let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros().max(1)).max(1);
         let bytes = core::mem::take(&mut self.bytes);
-        self.since = Some(now);
+        (self.active, self.since) = (Span::ZERO, Some(now));
         if self.backlog > 0 && sample > self.estimate {
             self.backlog = self.backlog.saturating_sub(bytes);
             return;
         }
         self.backlog = 0;
         // The first samples replace the guess quickly, later ones smooth over about four periods.
-        let weight = if self.samples < 2 { 2 } else { 4 };
-        self.estimate =
-            if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
+        let old = match self.samples {
+            0 => 0,
+            1 => Self::PERIOD.as_micros(),
+            _ => 3 * Self::PERIOD.as_micros(),
+        };
+        let new = took.as_micros().max(1);
+        let sum = self.estimate.saturating_mul(old).saturating_add(sample.saturating_mul(new));
+        self.estimate = (sum / (old + new)).max(1);
         self.samples = self.samples.saturating_add(1);
     }
 }

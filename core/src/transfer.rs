@@ -288,7 +288,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now, Span::ZERO);
+        original.rate.start(now);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
@@ -402,8 +402,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Up;
             lane.up_since = now;
-            if rate > 0 && !lane.rate.is_measured() {
-                lane.rate = crate::lane::Rate::new(rate);
+            if rate > 0 {
+                lane.rate.assume(rate);
             }
             self.make_room_for_peers(wake);
         }
@@ -490,6 +490,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
                 None => {
                     let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
+                    lane.rate.stop(now);
                     lane.blocked_since.get_or_insert(now);
                     return LaneDo::Wait(None);
                 }
@@ -497,9 +498,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         };
         let lane = &mut self.lanes[id.index()];
         if let Some(since) = lane.blocked_since.take() {
-            lane.rate.resume(now.since(since), owed);
+            lane.rate.came_in(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
         }
+        lane.rate.start(now);
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
         // The client waits for the head: its slot is worth waking up for as soon as it is complete.
@@ -538,10 +540,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let dry = !chunk.queued || head.at.since(track.heard) > rtt.get().scale(1, 4) + slot_time;
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
-            let gap = head.at.since(track.heard);
-            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO });
+            if head.at.since(track.heard) > Span::from_millis(4) {
+                rate.leave_out(track.heard, head.at);
+            }
             chunk.begun = true;
-            track.heard = head.at;
+            track.heard = track.heard.max(head.at);
         }
         if len > 0 {
             track.heard = now;
