@@ -22,15 +22,29 @@ pub struct Rate {
     /// Since when bytes could have come, if they can now.
     since: Option<Instant>,
     backlog: u64,
+    /// When bytes were last read, and how many more were expected to be there with them.
+    last: Instant,
+    burst: u64,
 }
 
 impl Rate {
+    /// What is read within this time was there already when the thread woke up.
+    const BURST: Span = Span::from_millis(1);
     /// Long enough to even out that bytes arrive in bursts, short enough to see a link slow down in time.
     const PERIOD: Span = Span::from_millis(40);
 
     /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
     pub fn new(guess: u64) -> Self {
-        Self { estimate: guess.max(1), samples: 0, bytes: 0, active: Span::ZERO, since: None, backlog: 0 }
+        Self {
+            estimate: guess.max(1),
+            samples: 0,
+            bytes: 0,
+            active: Span::ZERO,
+            since: None,
+            backlog: 0,
+            last: Instant::default(),
+            burst: 0,
+        }
     }
 
     /// The estimate in bytes per second, at least 1.
@@ -81,12 +95,19 @@ impl Rate {
         self.backlog = (self.backlog + bytes_in(pause, self.estimate)).min(held);
     }
 
-    /// `len` bytes were read by `now`.
-    pub fn add(&mut self, now: Instant, len: u64) {
+    /// `len` bytes were read by `now`; the thread slept until there were `mark` bytes. A sample ends with the last of
+    /// those, or it would be of the time for all of them and the bytes of some.
+    pub fn add(&mut self, now: Instant, len: u64, mark: u64) {
+        if now.since(self.last) > Self::BURST {
+            self.burst = mark;
+        }
+        self.last = now;
+        self.burst = self.burst.saturating_sub(len);
         let since = *self.since.get_or_insert(now);
         self.bytes += len;
         let took = self.active + now.since(since);
-        if took < Self::PERIOD && (self.backlog == 0 || self.bytes < self.backlog) {
+        let caught_up = self.backlog > 0 && self.bytes >= self.backlog;
+        if !caught_up && (took < Self::PERIOD || (self.burst > 0 && took < Self::PERIOD.scale(4, 1))) {
             return;
         }
         let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros().max(1)).max(1);

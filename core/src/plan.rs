@@ -187,7 +187,8 @@ impl<const SLOTS: usize> Unassigned<SLOTS> {
             return None;
         }
         let start = (next..self.frontier).find(|&i| self.is_lost(i) && wanted(i))?;
-        let end = (start..self.frontier.min(start.saturating_add(most))).find(|&i| !self.is_lost(i) || !wanted(i));
+        let end =
+            (start..self.frontier.min(start.saturating_add(most))).find(|&i| !self.is_lost(i) || !wanted(i));
         Some(start..end.unwrap_or(self.frontier.min(start.saturating_add(most))))
     }
 

@@ -550,7 +550,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             track.heard = now;
             self.last_byte = now;
             self.gap.silent &= id != LaneId::ORIGINAL;
-            rate.add(now, len.into());
+            rate.add(now, len.into(), track.mark);
             chunk.rest.start += u64::from(len);
         }
         let (pos, done, purpose) = (chunk.rest.start, chunk.rest.is_empty(), chunk.purpose);

@@ -12,8 +12,11 @@ const SLOT: u64 = SLOT_BYTES as u64;
 
 /// Lanes as they occur: 64 kbit/s to 1 Gbit/s, up to a second away, up to 4 MiB owed.
 fn pace() -> impl Strategy<Value = Pace> {
-    (8_000..125_000_000u64, 0..1_000_000u64, 0..4u64 << 20)
-        .prop_map(|(rate, rtt, owed)| Pace { rate, rtt: Span::from_micros(rtt), owed })
+    (8_000..125_000_000u64, 0..1_000_000u64, 0..4u64 << 20).prop_map(|(rate, rtt, owed)| Pace {
+        rate,
+        rtt: Span::from_micros(rtt),
+        owed,
+    })
 }
 
 /// Lanes as nobody has them; a peer may claim anything.
@@ -29,7 +32,8 @@ fn share_by_simulation(rest: u64, lanes: &[Pace], portion: u64) -> Vec<u64> {
     while left > 0 {
         let n = portion.min(left);
         let done = |i: usize| {
-            let busy = f64::max(lanes[i].rtt.as_micros() as f64 / 1e6, lanes[i].owed as f64 / lanes[i].rate as f64);
+            let busy =
+                f64::max(lanes[i].rtt.as_micros() as f64 / 1e6, lanes[i].owed as f64 / lanes[i].rate as f64);
             busy + (given[i] + n) as f64 / lanes[i].rate as f64
         };
         let first = (0..lanes.len()).min_by(|&a, &b| done(a).total_cmp(&done(b))).expect("a lane");

@@ -115,7 +115,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// beyond is open to the lanes.
     pub(super) fn make_room_for_peers(&mut self, wake: &mut Wake) {
         // Only the first peer opens the gap.
-        let Some(original) = self.lanes.first().filter(|l| l.is_up() && self.gap.end == u64::MAX) else { return };
+        let Some(original) = self.lanes.first().filter(|l| l.is_up() && self.gap.end == u64::MAX) else {
+            return;
+        };
         let Some(at) = original.main.front_slot() else { return };
         let frontier = self.todo.frontier();
         self.gap.end = self.todo.advance((at + self.lead()).saturating_sub(frontier)).end;

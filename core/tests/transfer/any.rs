@@ -35,7 +35,14 @@ fn mode() -> impl Strategy<Value = Mode> {
 fn lane() -> impl Strategy<Value = LaneCase> {
     let changes = proptest::collection::vec((0..4_000_000u64, mode()), 0..4);
     let first = prop_oneof![6 => (50_000..3_000_000u64).prop_map(Mode::Flow), 2 => mode()];
-    (0..200_000u64, first, changes, proptest::option::weighted(0.9, 0..300_000u64), 0..256u32 << 10, 0..10_000_000u64)
+    (
+        0..200_000u64,
+        first,
+        changes,
+        proptest::option::weighted(0.9, 0..300_000u64),
+        0..256u32 << 10,
+        0..10_000_000u64,
+    )
         .prop_map(|(rtt, first, mut changes, accepts, hold, claims)| {
             changes.sort_by_key(|(at, _)| *at);
             changes.insert(0, (0, first));

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use bamqp_core::limits::{MAX_PIPELINE, SLOT_BYTES};
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, Conn, Cut, Fault, HeadTimes, LaneDo, LaneEvent, LaneId, LaneState, LaneView, Outcome,
-    OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Conn, Cut, Fault, HeadTimes, LaneDo, LaneEvent, LaneId, LaneState, LaneView,
+    Outcome, OwnLink, Transfer, Wake,
 };
 
 pub const SLOT: u64 = SLOT_BYTES as u64;
@@ -58,7 +58,13 @@ pub struct LaneCase {
 
 impl LaneCase {
     pub fn steady(rate: u64, rtt: u64) -> LaneCase {
-        LaneCase { rtt, modes: vec![(0, Mode::Flow(rate))], accepts: Some(2_000), hold: 128 << 10, claims: rate }
+        LaneCase {
+            rtt,
+            modes: vec![(0, Mode::Flow(rate))],
+            accepts: Some(2_000),
+            hold: 128 << 10,
+            claims: rate,
+        }
     }
 
     pub fn then(mut self, at: u64, mode: Mode) -> LaneCase {
@@ -281,7 +287,11 @@ impl Rig {
     fn go(&mut self) {
         let bound = self.bound();
         while let Some(Reverse((at, _, event))) = self.heap.pop() {
-            assert!(at <= bound, "still not over after {at} us: {:?}", self.transfer.report().collect::<Vec<_>>());
+            assert!(
+                at <= bound,
+                "still not over after {at} us: {:?}",
+                self.transfer.report().collect::<Vec<_>>()
+            );
             self.now = at;
             self.take_place(event);
             self.check();
@@ -309,8 +319,7 @@ impl Rig {
     /// Whether a lane is in good order for so long that it must be of use, and may be.
     fn surely_works(&self, lane: usize) -> bool {
         let Some(view) = self.transfer.report().nth(lane) else { return false };
-        let is_out =
-            matches!(view.state, LaneState::Left(_) | LaneState::Dismissed | LaneState::Joining);
+        let is_out = matches!(view.state, LaneState::Left(_) | LaneState::Dismissed | LaneState::Joining);
         let fast = matches!(self.lanes[lane].mode, Mode::Flow(rate) if rate >= 50_000);
         // The original response may first have to come past what others have brought.
         let front = self.lanes[lane].conns[0].front();
@@ -455,10 +464,15 @@ impl Rig {
         match what {
             LaneDo::Request { conn, range } => {
                 assert!(lane != 0, "the original response is never asked for anything");
-                assert!(!range.is_empty() && self.case.range.start <= range.start && range.end <= self.case.range.end);
+                assert!(
+                    !range.is_empty()
+                        && self.case.range.start <= range.start
+                        && range.end <= self.case.range.end
+                );
                 let answers = &mut self.lanes[lane].conns[conn as usize];
                 // The own link's probe is of a few bytes anywhere.
-                let ascends = |last: &Answer| last.rest.end <= range.start || last.rest.end - last.rest.start <= 16;
+                let ascends =
+                    |last: &Answer| last.rest.end <= range.start || last.rest.end - last.rest.start <= 16;
                 assert!(answers.back().is_none_or(ascends), "ascending");
                 assert!(answers.len() < MAX_PIPELINE);
                 answers.push_back(Answer { rest: range.clone(), asked: self.now, begun: false });
