@@ -15,6 +15,8 @@ use crate::transfer::Conn;
 pub struct Rate {
     estimate: u64,
     samples: u32,
+    /// Until when the connection counts as young.
+    young_until: Option<Instant>,
     /// Bytes that were read since the last sample.
     bytes: u64,
     /// How long that took before `since`.
@@ -38,6 +40,7 @@ impl Rate {
         Self {
             estimate: guess.max(1),
             samples: 0,
+            young_until: None,
             bytes: 0,
             active: Span::ZERO,
             since: None,
@@ -67,6 +70,11 @@ impl Rate {
     /// The link may have changed: the next sample counts alone.
     pub fn restart(&mut self) {
         *self = Self::new(self.estimate);
+    }
+
+    /// The first bytes are there since `at`; `rtt` is the round trip.
+    pub fn begin(&mut self, at: Instant, rtt: Span) {
+        self.young_until.get_or_insert(at + rtt.scale(4, 1));
     }
 
     /// We read from now on, if we did not.
@@ -118,10 +126,15 @@ impl Rate {
             return;
         }
         self.backlog = 0;
-        // The first samples replace the guess quickly, later ones smooth over about four periods.
+        // A young connection's rate still grows (TCP's slow start): that it brings less than expected says nothing of
+        // the link yet. Later samples are smoothed over about four periods; the first replaces the guess.
+        let is_young = self.young_until.is_some_and(|until| now < until);
+        if is_young && sample <= self.estimate {
+            return;
+        }
         let old = match self.samples {
+            _ if is_young => Self::PERIOD.as_micros(),
             0 => 0,
-            1 => Self::PERIOD.as_micros(),
             _ => 3 * Self::PERIOD.as_micros(),
         };
         let new = took.as_micros().max(1);
@@ -153,7 +166,8 @@ impl RoundTrip {
     /// A head came `sample` after its request. While earlier answers were still flowing (`queued`) that is only an
     /// upper bound, which counts if it is lower than what was believed.
     pub fn add(&mut self, sample: Span, queued: bool) {
-        if queued && sample >= self.smoothed {
+        if queued {
+            self.smoothed = self.smoothed.min(sample);
             return;
         }
         if !self.measured {

@@ -11,5 +11,6 @@ pub mod message;
 pub mod plan;
 pub mod reassemble;
 pub mod refuse;
+pub mod select;
 pub mod time;
 pub mod transfer;

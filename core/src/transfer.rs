@@ -288,6 +288,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
+        original.rate.begin(now, own.rtt);
         original.rate.start(now);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
@@ -475,7 +476,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let portion = Pool::of(self.working().map(|(_, pace)| pace))
             .portion_time(self.slots.window() * SLOT_BYTES as u64);
         let track = self.lanes[id.index()].track_mut(conn);
-        let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
+        let Some(chunk) = track.chunks.front() else { return LaneDo::Wait(None) };
+        let (rest, purpose) = (chunk.rest.clone(), chunk.purpose);
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
@@ -501,11 +503,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             lane.rate.came_in(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
         }
-        lane.rate.start(now);
+        if purpose == Purpose::Payload {
+            lane.rate.start(now);
+        }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
         // The client waits for the head: its slot is worth waking up for as soon as it is complete.
-        let mark = if index == self.slots.next() { portion.min(len) } else { portion };
+        let is_head = (self.slots.next()..index).all(|i| self.slots.has(i));
+        let mark = if is_head { portion.min(len) } else { portion };
         lane.track_mut(conn).mark = mark;
         LaneDo::Read {
             conn,
@@ -540,8 +545,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let dry = !chunk.queued || head.at.since(track.heard) > rtt.get().scale(1, 4) + slot_time;
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
-            if head.at.since(track.heard) > Span::from_millis(4) {
-                rate.leave_out(track.heard, head.at);
+            if chunk.purpose == Purpose::Payload {
+                rate.begin(head.at, rtt.get());
+                if head.at.since(track.heard) > Span::from_millis(4) {
+                    rate.leave_out(track.heard, head.at);
+                }
             }
             chunk.begun = true;
             track.heard = track.heard.max(head.at);
@@ -550,7 +558,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             track.heard = now;
             self.last_byte = now;
             self.gap.silent &= id != LaneId::ORIGINAL;
-            rate.add(now, len.into(), track.mark);
+            if chunk.purpose == Purpose::Payload {
+                rate.add(now, len.into(), track.mark);
+            }
             chunk.rest.start += u64::from(len);
         }
         let (pos, done, purpose) = (chunk.rest.start, chunk.rest.is_empty(), chunk.purpose);

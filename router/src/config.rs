@@ -8,10 +8,10 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use bamqp_core::address::Network;
 use bamqp_core::limits::SLOT_BYTES;
 
 use crate::keys::{PublicKey, base64_decode};
-use crate::network::Network;
 use crate::uci::{Statement, statement};
 
 /// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a desktop spares.

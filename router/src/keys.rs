@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bamqp_core::message::Fingerprint;
 use ed25519_compact::Seed;
 use sha2::{Digest, Sha256};
 
@@ -59,7 +60,7 @@ impl KeyPair {
 
     /// Fingerprint of the public key.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.public)
+        fingerprint_of(&self.public)
     }
 
     /// Makes a new key in a file that must not exist yet, readable by its owner alone.
@@ -69,6 +70,8 @@ impl KeyPair {
     pub fn create(path: &Path) -> Result<Self, KeyError> {
         let pair = Self::generate().map_err(|error| KeyError::Random(error.to_string()))?;
         let failed = |error| KeyError::Io(path.to_path_buf(), error);
+        // On first start there may be no directory yet; if it can't be made, neither can the file.
+        let _ = path.parent().map(std::fs::create_dir_all);
         // `create_new` is O_CREAT | O_EXCL: no race, no following of a planted link.
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
@@ -109,35 +112,11 @@ impl KeyPair {
     }
 }
 
-/// What a public key is called in messages and logs: the first half of its SHA-256, in lower-case hex.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint([u8; 16]);
-
-impl Fingerprint {
-    /// Fingerprint of a public key.
-    pub fn of(key: &PublicKey) -> Self {
-        let digest = Sha256::digest(key);
-        let mut first = [0; 16];
-        first.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Self(first)
-    }
-
-    /// The 16 bytes that the text stands for.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// The fingerprint of a public key: the first half of its SHA-256.
+pub fn fingerprint_of(key: &PublicKey) -> Fingerprint {
+    let mut half = [0; 16];
+    half.iter_mut().zip(Sha256::digest(key.as_slice())).for_each(|(to, from)| *to = from);
+    Fingerprint(half)
 }
 
 /// Why there is no key.
@@ -258,7 +237,7 @@ mod tests {
     #[test]
     fn the_fingerprint_is_half_a_sha256() {
         // head -c 32 /dev/zero | sha256sum
-        assert_eq!(Fingerprint::of(&[0; 32]).to_string(), "66687aadf862bd776c8fc18b8e9f8e20");
+        assert_eq!(fingerprint_of(&[0; 32]).to_string(), "66687aadf862bd776c8fc18b8e9f8e20");
     }
 
     #[test]

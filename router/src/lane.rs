@@ -3,7 +3,6 @@
 
 use core::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::time::Instant;
@@ -14,9 +13,6 @@ use crate::daemon::Shared;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
-
-/// How long a peer may take to answer INIT.
-const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the lane reaches the origin.
 pub enum Link {
@@ -35,6 +31,8 @@ pub struct Lane {
     id: LaneId,
     link: Link,
     connections: [Option<Box<Fetcher>>; 2],
+    /// Whether the peer has accepted, so that it is to be told when the session is over.
+    has_joined: bool,
 }
 
 impl Lane {
@@ -44,7 +42,7 @@ impl Lane {
             Link::Original(fetcher) => (Link::Own(fetcher.source().clone()), Some(fetcher)),
             other => (other, None),
         };
-        Self { shared, session, id, link, connections: [original, None] }
+        Self { shared, session, id, link, connections: [original, None], has_joined: false }
     }
 
     /// Works until the session is over or the lane is out of it.
@@ -86,10 +84,11 @@ impl Lane {
 
     /// Asks the peer to take part.
     fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
-        let deadline = std::time::Instant::now() + JOIN_PATIENCE;
-        match self.shared.peers.join(peer, &self.session, deadline) {
+        match self.shared.peers.join(peer, &self.session, &self.shared.live) {
             Ok(joined) => {
-                let source = Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
+                self.has_joined = true;
+                let source =
+                    Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
                 let fetcher = Fetcher::new(self.session.file.clone(), source, Some(joined.socket));
                 self.connections[0] = Some(Box::new(fetcher));
                 LaneEvent::Ready { rate: joined.bandwidth / 8, hold: joined.hold }
@@ -127,7 +126,15 @@ impl Lane {
         }
     }
 
-    fn read(&mut self, conn: Conn, mut slot: Slot, at: u64, len: u32, mark: u32, by: Instant) -> LaneEvent<Slot> {
+    fn read(
+        &mut self,
+        conn: Conn,
+        mut slot: Slot,
+        at: u64,
+        len: u32,
+        mark: u32,
+        by: Instant,
+    ) -> LaneEvent<Slot> {
         let start = (at % SLOT_BYTES as u64) as usize;
         let mut got = 0u32;
         let mut head = None;
@@ -188,16 +195,22 @@ impl Lane {
     /// The lane is done: what it measured is remembered, and a peer is told.
     fn leave(mut self) {
         let Link::Peer(peer) = self.link else {
+            if self.id == LaneId::ORIGINAL
+                && let Some((socket, _)) = self.connections[0].as_ref().and_then(|original| original.wants())
+            {
+                // The proxy holds it as well: what the origin still sends must not fill the link.
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
             if let Some(rate) = self.session.measured_rate(LaneKind::Own, "own") {
                 self.shared.own_link.record(rate);
             }
             return;
         };
         let rate = self.session.measured_rate(LaneKind::Peer, self.name());
-        let main = self.connections[0].take();
+        let socket = self.connections[0].take().and_then(|main| main.into_clean_socket());
         self.close();
-        if let Some(main) = main {
-            self.shared.peers.leave(peer, &self.session, main.into_clean_socket(), rate);
+        if self.has_joined {
+            self.shared.peers.leave(peer, &self.session, socket, rate, &self.shared.live);
         }
     }
 }

@@ -1,13 +1,33 @@
 //! The BAMQP daemon as a library: everything that `bamqp run` does.
+//!
+//! ```text
+//! client ─▶ daemon (accepts, limits) ─▶ proxy (a connection, request by request) ─▶ origin (checked addresses)
+//!                                         └▶ exchange (a request and its response)
+//!                                              ├─ no:  relay (pumps inside the kernel)
+//!                                              └─ yes: coordinate (peers help)
+//! ```
+//!
+//! What is decided is decided in `bamqp-core`; this crate has the sockets, threads, files and the clock.
 
+pub mod answer;
 pub mod clock;
 pub mod config;
+pub mod coordinate;
+pub mod daemon;
+mod exchange;
 pub mod fetch;
 pub mod inbox;
 pub mod keys;
+mod lane;
 pub mod live;
 pub mod net;
-pub mod network;
 pub mod origin;
+pub mod own_link;
 pub mod pace;
+pub mod peers;
+pub mod proxy;
+pub mod relay;
+pub mod serve;
+pub mod session;
+pub mod status;
 pub mod uci;

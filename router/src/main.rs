@@ -1,2 +1,104 @@
-//! The `bamqp` command.
-fn main() {}
+//! The `bamqp` command: arguments in, exit code out.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bamqp_router::config::Config;
+use bamqp_router::daemon::Daemon;
+use bamqp_router::keys::{KeyPair, base64_encode};
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+
+const HELP: &str = "\
+BAMQP: routers of neighbours pool their links for one download
+
+bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
+bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
+bamqp --help | --version
+
+RUST_LOG=error|warn|info|debug sets how much is logged (default info).
+";
+
+/// Why the command failed.
+enum Failure {
+    /// The arguments are wrong: exit code 2.
+    Usage(String),
+    /// Anything else: exit code 1.
+    Failed(String),
+}
+
+fn main() -> ExitCode {
+    let (message, code) = match command() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => (format!("{message}; see bamqp --help"), 2),
+        Err(Failure::Failed(message)) => (message, 1),
+    };
+    eprintln!("bamqp: {message}");
+    ExitCode::from(code)
+}
+
+fn command() -> Result<(), Failure> {
+    let usage = |error: pico_args::Error| Failure::Usage(error.to_string());
+    let mut args = pico_args::Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        return print(HELP);
+    }
+    if args.contains(["-V", "--version"]) {
+        return print(concat!("bamqp ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    match args.subcommand().map_err(usage)?.as_deref() {
+        Some("run") => {
+            let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
+            let config = config.ok_or_else(|| Failure::Usage("expected run --config FILE".into()))?;
+            no_more(args)?;
+            run(&config)
+        }
+        Some("keygen") => {
+            let key: Option<PathBuf> = args.opt_value_from_str("--key").map_err(usage)?;
+            no_more(args)?;
+            keygen(&key.unwrap_or_else(|| Config::default().key))
+        }
+        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected run or keygen"))),
+        None => Err(Failure::Usage("expected run or keygen".into())),
+    }
+}
+
+fn no_more(args: pico_args::Arguments) -> Result<(), Failure> {
+    match args.finish().first() {
+        Some(extra) => Err(Failure::Usage(format!("unexpected argument {}", extra.to_string_lossy()))),
+        None => Ok(()),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}
+
+fn keygen(path: &Path) -> Result<(), Failure> {
+    let pair = KeyPair::create(path).map_err(failed)?;
+    print(&format!("{}\n", base64_encode(pair.public())))
+}
+
+/// SIGTERM and SIGINT end the process at once: nothing is in memory that would have to be saved, and the system
+/// closes the connections.
+fn run(file: &Path) -> Result<(), Failure> {
+    SimpleLogger::new().with_level(LevelFilter::Info).env().init().map_err(failed)?;
+    let config = Config::load(file).map_err(failed)?;
+    if !config.enabled {
+        eprintln!("bamqp: {}: enabled is 0; nothing to do", file.display());
+        return Ok(());
+    }
+    let key = KeyPair::load_or_create(&config.key).map_err(failed)?;
+    log::info!("this router is {} with public key {}", key.fingerprint(), base64_encode(key.public()));
+    let daemon = Daemon::start(config, key).map_err(failed)?;
+    for address in daemon.client_addresses() {
+        log::info!("clients: http://{address}");
+    }
+    daemon.wait();
+    Err(Failure::Failed("the daemon ended by itself".into()))
+}

@@ -5,7 +5,7 @@
 //! closed connection all end the wait (DESIGN section 4).
 
 use core::net::{IpAddr, SocketAddr};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ pub fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usi
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
+                tv_nsec: left.subsec_nanos() as _, // 32 or 64 bits wide, by system; below 10^9
             }
         });
         match rustix::event::poll(fds, timeout.as_ref()) {
@@ -192,6 +192,34 @@ pub fn write_all(socket: &TcpStream, mut bytes: &[u8], patience: Duration) -> io
         }
     }
     Ok(())
+}
+
+/// Writes all of `first` and then all of `second`, in one call if the socket takes it: a head and what of the body is
+/// there with it arrive together. `patience` as with [`write_all`].
+///
+/// # Errors
+/// As [`write_all`].
+pub fn write_both(mut socket: &TcpStream, first: &[u8], second: &[u8], patience: Duration) -> io::Result<()> {
+    let slices = [IoSlice::new(first), IoSlice::new(second)];
+    let written = match moved(io::Write::write_vectored(&mut socket, &slices))? {
+        Moved::Bytes(bytes) => bytes,
+        Moved::WouldBlock | Moved::End => 0,
+    };
+    write_all(socket, first.get(written..).unwrap_or_default(), patience)?;
+    write_all(socket, second.get(written.saturating_sub(first.len())..).unwrap_or_default(), patience)
+}
+
+/// Has the connection reset when it is closed, so that the other side takes what it got for an error and not for the
+/// whole: the only way to say so after a body that ends with its connection.
+pub fn reset_on_close(socket: &TcpStream) {
+    // An error means that it is closed already.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Whether nothing was received and the other side has not closed: a kept connection can be used again.
+pub fn is_quiet(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP)];
+    matches!(poll(&mut fds, Some(Instant::now())), Ok(0))
 }
 
 /// Sets how many bytes must be there before [`poll`] calls the socket readable (`SO_RCVLOWAT`, tcp(7)). The end of
@@ -308,6 +336,18 @@ impl Pipe {
         result
     }
 
+    /// Takes in as much of `bytes` (not empty) as fits: what was read from a connection together with something else.
+    ///
+    /// # Errors
+    /// What the system says of the pipe.
+    pub fn push(&mut self, bytes: &[u8]) -> io::Result<Moved> {
+        let result = moved(rustix::io::write(&self.write, bytes).map_err(io::Error::from));
+        if let Ok(Moved::Bytes(bytes)) = result {
+            self.held += bytes;
+        }
+        result
+    }
+
     /// Gives what it holds to `to`, as much as that takes; `End` if it holds nothing.
     ///
     /// # Errors
@@ -322,122 +362,5 @@ impl Pipe {
             self.held = self.held.saturating_sub(bytes);
         }
         result
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn soon() -> Instant {
-        Instant::now() + PATIENCE
-    }
-
-    /// Two ends of a connection over loopback, both non-blocking.
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let near = connect(listener.local_addr().unwrap(), None, soon()).unwrap();
-        poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(soon())).unwrap();
-        let far = listener.accept().unwrap().0;
-        far.set_nonblocking(true).unwrap();
-        (near, far)
-    }
-
-    #[test]
-    fn connects_from_the_address_it_is_told() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let from = "127.0.7.9".parse().unwrap();
-        let socket = connect(listener.local_addr().unwrap(), Some(from), soon()).unwrap();
-        assert_eq!(socket.local_addr().unwrap().ip(), from);
-        assert_eq!(listener.accept().unwrap().1.ip(), from);
-    }
-
-    #[test]
-    fn a_refused_connection_says_so() {
-        let address = listen("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
-        assert_eq!(connect(address, None, soon()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-    }
-
-    #[test]
-    fn a_wait_ends_at_its_deadline_and_by_a_poke() {
-        let waker = Waker::new().unwrap();
-        let wait = |deadline| poll(&mut [PollFd::new(&waker, PollFlags::IN)], Some(deadline)).unwrap();
-        assert_eq!(wait(Instant::now()), 0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| waker.poke());
-            assert_eq!(wait(soon()), 1);
-        });
-        assert!(waker.drain());
-        assert!(!waker.drain());
-        assert_eq!(wait(Instant::now()), 0);
-    }
-
-    #[test]
-    fn below_the_low_water_mark_a_socket_is_not_readable_until_its_end() {
-        let (near, mut far) = pair();
-        set_rcvlowat(&near, 1000).unwrap();
-        let ready = || poll(&mut [PollFd::new(&near, PollFlags::IN)], Some(Instant::now())).unwrap();
-        far.write_all(&[1; 999]).unwrap();
-        assert_eq!(near.peek(&mut [0; 1000]).unwrap(), 999);
-        assert_eq!(ready(), 0);
-        far.write_all(&[1]).unwrap();
-        assert_eq!(ready(), 1);
-        assert_eq!(read(&near, &mut [0; 1000]).unwrap(), Moved::Bytes(1000));
-        assert_eq!(ready(), 0);
-        assert_eq!(read(&near, &mut [0; 1]).unwrap(), Moved::WouldBlock);
-        drop(far);
-        await_readable(&near, soon()).unwrap();
-        assert_eq!(read(&near, &mut [0; 1]).unwrap(), Moved::End);
-    }
-
-    #[test]
-    fn a_pipe_moves_bytes_and_tells_why_it_does_not() {
-        let (near, mut far) = pair();
-        let (out, mut end) = pair();
-        let mut pipe = Pipe::new().unwrap();
-        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::WouldBlock);
-        far.write_all(b"abcdef").unwrap();
-        await_readable(&near, soon()).unwrap();
-        assert_eq!(pipe.fill(&near, 4).unwrap(), Moved::Bytes(4));
-        assert_eq!(pipe.held(), 4);
-        assert_eq!(pipe.drain(&out).unwrap(), Moved::Bytes(4));
-        assert_eq!(pipe.drain(&out).unwrap(), Moved::End);
-        await_readable(&end, soon()).unwrap();
-        let mut got = [0; 4];
-        end.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"abcd");
-        drop(far);
-        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::Bytes(2));
-        assert_eq!(pipe.fill(&near, 100).unwrap(), Moved::End);
-    }
-
-    #[test]
-    fn write_all_gives_up_on_a_reader_that_takes_nothing() {
-        let (near, _far) = pair();
-        let error = write_all(&near, &vec![0; 16 << 20], Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn shutting_down_ends_a_connect_that_waits() {
-        // A listener whose queue is full answers no further SYN: the connect would wait for its deadline.
-        let address = "127.0.0.1:0".parse().unwrap();
-        let socket = tcp_socket(&address).unwrap();
-        rustix::net::bind(&socket, &address).unwrap();
-        rustix::net::listen(&socket, 0).unwrap();
-        let address = TcpListener::from(socket.try_clone().unwrap()).local_addr().unwrap();
-        let _first = connect(address, None, soon()).unwrap();
-        let waiting = start_connect(address, None).unwrap();
-        assert!(!finish_connect(&waiting).unwrap());
-        std::thread::scope(|scope| {
-            let wait = scope.spawn(|| await_connect(&waiting, soon()));
-            let _ = waiting.shutdown(std::net::Shutdown::Both);
-            let error = wait.join().unwrap().unwrap_err();
-            assert_ne!(error.kind(), ErrorKind::TimedOut, "{error}");
-        });
     }
 }

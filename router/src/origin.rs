@@ -8,12 +8,12 @@ use std::net::{TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bamqp_core::address::{Network, Reach, Refusal};
 use heapless::Vec;
 
 use crate::config::Config;
 use crate::live::Live;
 use crate::net;
-use crate::network::Network;
 
 /// Most addresses of one name that are looked at.
 pub const MAX_ADDRESSES: usize = 8;
@@ -46,13 +46,8 @@ pub struct Connected {
 pub enum OriginError {
     /// The name has no address.
     Unresolved(io::Error),
-    /// The router's own address (DESIGN section 7): reached through the proxy, its services would take the
-    /// request for one from the router itself.
-    Own(IpAddr),
-    /// Not on the public internet; peers fetch from nowhere else.
-    NotPublic(IpAddr),
-    /// A port that the owner has not opened for peers.
-    Port(u16),
+    /// No address of the name may be reached; the first one, and why not.
+    Refused(IpAddr, Refusal),
     /// No address answered; what the last one said.
     Unreachable(io::Error),
 }
@@ -61,9 +56,7 @@ impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "no address found: {error}"),
-            Self::Own(address) => write!(f, "{address} is this router's own address"),
-            Self::NotPublic(address) => write!(f, "{address} is not on the public internet"),
-            Self::Port(port) => write!(f, "port {port} is not among fetch_ports"),
+            Self::Refused(address, why) => write!(f, "{address}: {why}"),
             Self::Unreachable(error) => write!(f, "no connection: {error}"),
         }
     }
@@ -82,16 +75,41 @@ impl Gate {
         }
     }
 
-    /// The addresses of `host` that a client of this household may reach: all but the router's own. Blocks for as
-    /// long as the system's resolver does.
+    /// The addresses of `host` that a client of this household may reach: all but the router's own, whose
+    /// services would take the request for one from the router itself. Blocks for as long as the system's resolver
+    /// does.
     ///
     /// # Errors
-    /// [`OriginError::Unresolved`], or [`OriginError::Own`] if no other address is left.
+    /// [`OriginError::Unresolved`], or [`OriginError::Refused`] if no address is left.
     pub fn resolve(&self, host: &str, port: u16) -> Result<Addresses, OriginError> {
-        keep(lookup(host, port)?, |address| match self.is_own(address) {
-            true => Err(OriginError::Own(address.ip())),
-            false => Ok(()),
-        })
+        keep(lookup(host, port)?, |address| self.check(address))
+    }
+
+    /// The addresses of `host` that may be reached for another router: on the public internet, or in a lab's
+    /// ranges, and a port that the owner allows. Blocks as [`Gate::resolve`].
+    ///
+    /// # Errors
+    /// As [`Gate::resolve`].
+    pub fn resolve_public(&self, host: &str, port: u16) -> Result<Addresses, OriginError> {
+        keep(lookup(host, port)?, |address| self.check_public(address))
+    }
+
+    /// Whether clients of this household may reach `address`.
+    ///
+    /// # Errors
+    /// [`Refusal::OwnAddress`].
+    pub fn check(&self, address: SocketAddr) -> Result<(), Refusal> {
+        if self.is_own(address) { Err(Refusal::OwnAddress) } else { Ok(()) }
+    }
+
+    /// Whether `address` may be reached for another router.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_public(&self, address: SocketAddr) -> Result<(), Refusal> {
+        self.check(address)?;
+        let reach = Reach { own: &[], private: &self.allow_private, ports: &self.fetch_ports };
+        reach.check(address.ip(), address.port())
     }
 
     /// Whether `address` is the router's own: its listeners always; else whatever a UDP socket can be bound to,
@@ -175,14 +193,14 @@ fn lookup(host: &str, port: u16) -> Result<Addresses, OriginError> {
 /// The addresses that pass `check`; if there is none, why the first didn't.
 fn keep(
     addresses: Addresses,
-    check: impl Fn(SocketAddr) -> Result<(), OriginError>,
+    check: impl Fn(SocketAddr) -> Result<(), Refusal>,
 ) -> Result<Addresses, OriginError> {
     let mut kept = Addresses::new();
     let mut why = None;
     for address in addresses {
         match check(address) {
             Ok(()) => kept.push(address).unwrap_or(()),
-            Err(error) => why = why.or(Some(error)),
+            Err(refusal) => why = why.or(Some(OriginError::Refused(address.ip(), refusal))),
         }
     }
     why.filter(|_| kept.is_empty()).map_or(Ok(kept), Err)
@@ -201,7 +219,7 @@ mod tests {
     }
 
     fn own(result: Result<Addresses, OriginError>) -> bool {
-        matches!(result, Err(OriginError::Own(_)))
+        matches!(result, Err(OriginError::Refused(_, Refusal::OwnAddress)))
     }
 
     #[test]
@@ -233,6 +251,20 @@ mod tests {
         assert!(own(gate.resolve("[::ffff:127.0.0.1]", 3128)));
         assert!(own(gate.resolve("127.0.0.9", 7733)), "a listener for every address");
         assert!(own(gate.resolve("[::1]", 80)), "not of the lab's range");
+    }
+
+    #[test]
+    fn for_peers_only_the_public_internet_and_open_ports() {
+        let gate = gate(&["10.9.0.0/16"], &[]);
+        let why = |host, port| match gate.resolve_public(host, port) {
+            Err(OriginError::Refused(_, refusal)) => Some(refusal),
+            _ => None,
+        };
+        assert_eq!(why("192.0.2.1", 80), None);
+        assert_eq!(why("192.0.2.1", 8080), Some(Refusal::Port));
+        assert_eq!(why("10.8.0.1", 80), Some(Refusal::NotPublic));
+        assert_eq!(why("10.9.0.1", 443), None);
+        assert_eq!(why("127.0.0.1", 80), Some(Refusal::OwnAddress));
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Session {
         let make = || {
             let now = clock::now();
             let buffers = (0..window / SLOT_BYTES).map(|_| Box::new([0; SLOT_BYTES]));
-            let mut transfer = Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
+            let mut transfer =
+                Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
             helpers.retain(|helper| transfer.add_peer(now, helper.rate, helper.rtt).is_some());
             let lanes = (0..helpers.len() + 2).map(|_| Waker::new()).collect::<io::Result<_>>()?;
             let client = Waker::new()?;

@@ -152,24 +152,15 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.handed_out(now, id)
     }
 
-    /// Until the own link's second connection has a rate of its own, the original response's is the best guess.
+    /// Until the own link's second connection has a rate of its own, half of the original
+    /// response's is the best guess: they share the link.
     fn adopt_own_rate(&mut self, id: LaneId) {
         let measured = self.lanes[LaneId::ORIGINAL.index()].rate;
         let own = &mut self.lanes[id.index()];
-        if own.kind == LaneKind::Own && measured.is_measured() {
-            own.rate.assume(measured.get());
-        }
-    }
-
-    /// A lane's pace, with what delays it besides its own debt.
-    fn pace(&self, index: usize) -> Pace {
-        let lane = &self.lanes[index];
-        let mut pace = lane.pace();
-        if lane.kind == LaneKind::Own {
+        if own.kind == LaneKind::Own {
             // Before the cut both connections share the own link.
-            pace.owed += self.lanes[LaneId::ORIGINAL.index()].owed();
+            own.rate.assume(if self.cut == super::Cut::Done { measured.get() } else { measured.get() / 2 });
         }
-        pace
     }
 
     /// How many bytes the lane's thread sleeps for at most.
@@ -180,7 +171,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Which slots lane `id` is asked for next, and on which connection.
     fn choose(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
-        let me = self.pace(id.index());
+        let me = self.lanes[id.index()].pace();
         if self.lanes[id.index()].state == LaneState::Probing {
             return self.choose_for_probing(now, id);
         }
@@ -216,7 +207,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
             return most.max(1);
         }
-        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.pace(i));
+        let others =
+            || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.lanes[i].pace());
         let mine = share(rest, me, others());
         let rounded = (mine + slot / 2) / slot;
         if rounded > 0 {
@@ -240,7 +232,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let conn = self.could_ask(id.index(), run.start)?;
         let slot = SLOT_BYTES as u64;
         let done = |pace: Pace| pace.busy() + pace.time_for(slot);
-        let best = self.could_be_asked(run.start).map(|i| done(self.pace(i))).min()?;
+        let best = self.could_be_asked(run.start).map(|i| done(self.lanes[i].pace())).min()?;
         let urgent = done(me) <= best;
         if !urgent && !(me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10))
         {

@@ -1,0 +1,299 @@
+//! A neighbourhood on loopback: a fresh /16, an origin behind paced links, and a real daemon for each router.
+//! Router N lives at 127.b.N.1, the origin at 127.b.255.1. Not responsible for downloads or for when faults
+//! happen.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bamqp_router::config::{Config, Peer};
+use bamqp_router::daemon::Daemon;
+use bamqp_router::keys::KeyPair;
+use bamqp_router::status::SessionReport;
+
+use crate::args::{LinkOptions, Options};
+use crate::fault::{Fault, router_name};
+use crate::link::Link;
+use crate::origin::{Misdeed, Origin, Rules};
+
+/// How many /16s are tried before the machine is called full.
+const TRIES: u64 = 20;
+
+/// The ports of one run, the same on all its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ports {
+    origin: u16,
+    clients: u16,
+    peers: u16,
+}
+
+/// The addresses of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    second: u8,
+    ports: Ports,
+}
+
+impl Place {
+    /// The `attempt`-th candidate of `seed`; later ones use other ports too, in case that a server on this
+    /// machine listens on all addresses.
+    fn candidate(seed: u64, attempt: u64) -> Place {
+        let second = 16 + (mix(seed.wrapping_add(attempt)) % 224) as u8;
+        let shift = attempt as u16 * 10;
+        Place { second, ports: Ports { origin: 8080 + shift, clients: 3128 + shift, peers: 7733 + shift } }
+    }
+
+    fn router(&self, number: usize) -> IpAddr {
+        let third = u8::try_from(number).unwrap_or(u8::MAX);
+        Ipv4Addr::new(127, self.second, third, 1).into()
+    }
+
+    fn origin(&self) -> SocketAddr {
+        SocketAddr::new(Ipv4Addr::new(127, self.second, 255, 1).into(), self.ports.origin)
+    }
+
+    /// Whether every listener of a run with `routers` routers can be opened.
+    fn is_free(&self, routers: usize) -> bool {
+        let mut wanted = vec![self.origin()];
+        for number in 0..routers {
+            wanted.push(SocketAddr::new(self.router(number), self.ports.clients));
+            wanted.push(SocketAddr::new(self.router(number), self.ports.peers));
+        }
+        wanted.iter().map(TcpListener::bind).collect::<io::Result<Vec<_>>>().is_ok()
+    }
+}
+
+/// A neighbourhood whose origin runs; routers come and go.
+pub struct Neighbourhood {
+    place: Place,
+    links: Vec<LinkOptions>,
+    window: Option<u32>,
+    keys: Vec<KeyPair>,
+    /// Directory of what routers may write; gone in the end.
+    files: PathBuf,
+    origin: Origin,
+    /// By number; the coordinator is 0.
+    daemons: Mutex<Vec<Option<Daemon>>>,
+}
+
+impl Neighbourhood {
+    /// Finds free addresses and starts the origin with `bytes`. The error is a line for the user.
+    pub fn start(options: &Options, seed: u64, bytes: Arc<[u8]>) -> Result<Neighbourhood, String> {
+        let routers = options.links.len();
+        let place = (0..TRIES)
+            .map(|attempt| Place::candidate(seed ^ (u64::from(std::process::id()) << 32), attempt))
+            .find(|place| place.is_free(routers))
+            .ok_or("no free loopback addresses: are the ports 3128, 7733 and 8080 taken on all of them?")?;
+        let links = options.links.iter().enumerate();
+        let links = links.map(|(number, link)| (place.router(number), Link::new(link.rate(), link.rtt)));
+        let origin = Origin::start(place.origin(), bytes, links)
+            .map_err(|error| format!("the origin can't listen on {}: {error}", place.origin()))?;
+        let keys = (0..routers).map(|number| key(seed, number)).collect();
+        Ok(Neighbourhood {
+            place,
+            links: options.links.clone(),
+            window: options.window,
+            keys,
+            files: std::env::temp_dir().join(format!("hostsim-{}", std::process::id())),
+            origin,
+            daemons: Mutex::new((0..routers).map(|_| None).collect()),
+        })
+    }
+
+    /// Where the client finds the coordinator.
+    pub fn proxy(&self) -> SocketAddr {
+        SocketAddr::new(self.place.router(0), self.place.ports.clients)
+    }
+
+    /// The URL of the file; another one for each `name`, the bytes are the same.
+    pub fn url(&self, name: &str) -> String {
+        format!("http://{}/{name}", self.place.origin())
+    }
+
+    /// The network of this run, e.g. `127.99.0.0/16`.
+    pub fn network(&self) -> String {
+        format!("127.{}.0.0/16", self.place.second)
+    }
+
+    /// The origin of this run.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The configuration that a user would write for router `number` who knows the `peers`.
+    fn config(&self, number: usize, peers: impl IntoIterator<Item = usize>) -> Result<Config, String> {
+        let files = self.files.join(router_name(number));
+        let network = self.network().parse().map_err(|_| "the run's own network is none".to_owned())?;
+        let address = self.place.router(number);
+        let peer = |peer: usize| {
+            let public_key = *self.keys.get(peer)?.public();
+            let address = SocketAddr::new(self.place.router(peer), self.place.ports.peers);
+            Some(Peer { name: router_name(peer), address, public_key })
+        };
+        let defaults = Config::default();
+        Ok(Config {
+            listen: vec![SocketAddr::new(address, self.place.ports.clients)],
+            peer_listen: Some(SocketAddr::new(address, self.place.ports.peers)),
+            wan_address: Some(address),
+            key: files.join("key"),
+            state_dir: files.clone(),
+            log_dir: files,
+            window: self.window.unwrap_or(defaults.window),
+            allow_private: vec![network],
+            fetch_ports: vec![self.place.ports.origin],
+            bandwidth: self.links.get(number).map_or(0, |link| link.rate() * 8),
+            peers: peers.into_iter().filter_map(peer).collect(),
+            ..defaults
+        })
+    }
+
+    /// Starts router `number` with `peers`.
+    pub fn start_router(&self, number: usize, peers: impl IntoIterator<Item = usize>) -> Result<(), String> {
+        let config = self.config(number, peers)?;
+        let key = self.keys.get(number).cloned().ok_or("no such router")?;
+        let daemon = Daemon::start(config, key)
+            .map_err(|error| format!("router {} does not start: {error}", router_name(number)))?;
+        if let Some(place) = self.daemons().get_mut(number) {
+            *place = Some(daemon);
+        }
+        Ok(())
+    }
+
+    /// Stops router `number`, if it runs.
+    pub fn stop_router(&self, number: usize) {
+        let daemon = self.daemons().get_mut(number).and_then(Option::take);
+        if let Some(daemon) = daemon {
+            daemon.stop();
+        }
+    }
+
+    /// What the coordinator tells of its sessions; none while it does not run.
+    pub fn sessions(&self) -> Vec<SessionReport> {
+        self.daemons().first().and_then(Option::as_ref).map(Daemon::sessions).unwrap_or_default()
+    }
+
+    /// Makes a timed fault happen.
+    pub fn inject(&self, fault: &Fault) {
+        match *fault {
+            Fault::Kill { router: 0, .. } => self.origin.kill(self.place.router(0)),
+            Fault::Kill { router, .. } => self.stop_router(router),
+            Fault::Stall { router, .. } => self.origin.change_rate(self.place.router(router), |_| 0),
+            Fault::Slow { router, factor, .. } => {
+                let slower = |rate: u64| ((rate as f64 * factor) as u64).max(1);
+                self.origin.change_rate(self.place.router(router), slower);
+            }
+            Fault::Change { .. } => self.origin.change(),
+            // These are the origin's rules, not events.
+            Fault::CorruptLength { .. } | Fault::WrongRange { .. } => {}
+            Fault::OneShot | Fault::PerIpLimit { .. } => {}
+        }
+    }
+
+    /// The rules that `faults` make for the origin.
+    pub fn rules(&self, faults: &[Fault]) -> Rules {
+        let mut rules = Rules::default();
+        for fault in faults {
+            match *fault {
+                Fault::CorruptLength { router } => rules.corrupt_length.push(self.place.router(router)),
+                Fault::WrongRange { router } => rules.wrong_range.push(self.place.router(router)),
+                Fault::OneShot => rules.one_shot = true,
+                Fault::PerIpLimit { connections } => rules.per_ip_limit = Some(connections),
+                Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => {}
+            }
+        }
+        rules
+    }
+
+    /// How often the origin did what `fault` makes it do; 0 for faults that happen at a moment.
+    pub fn done(&self, fault: &Fault) -> u64 {
+        let did = |misdeed, router| self.origin.did(misdeed, Some(self.place.router(router)));
+        match *fault {
+            Fault::CorruptLength { router } => did(Misdeed::CorruptLength, router),
+            Fault::WrongRange { router } => did(Misdeed::WrongRange, router),
+            Fault::OneShot => self.origin.did(Misdeed::OneShot, None),
+            Fault::PerIpLimit { .. } => self.origin.did(Misdeed::PerIpLimit, None),
+            Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => 0,
+        }
+    }
+
+    fn daemons(&self) -> std::sync::MutexGuard<'_, Vec<Option<Daemon>>> {
+        // Each statement under this lock leaves the list whole.
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Neighbourhood {
+    fn drop(&mut self) {
+        (0..self.links.len()).for_each(|number| self.stop_router(number));
+        // Mostly it was never made.
+        let _ = std::fs::remove_dir_all(&self.files);
+    }
+}
+
+/// Router `number`'s key pair, from the seed: runs repeat, and nothing is written anywhere.
+fn key(seed: u64, number: usize) -> KeyPair {
+    let mut bytes = [0; 32];
+    let mut stream = Bytes::new(seed ^ mix(number as u64 + 1));
+    bytes.iter_mut().for_each(|byte| *byte = stream.next_byte());
+    KeyPair::from_seed(bytes)
+}
+
+/// The file of a run: `size` bytes that follow from `seed`.
+pub fn generate(seed: u64, size: u64) -> Arc<[u8]> {
+    let mut stream = Bytes::new(seed);
+    (0..size).map(|_| stream.next_byte()).collect()
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014), byte by byte: for test data, not for secrets.
+struct Bytes {
+    state: u64,
+    word: u64,
+    left: u8,
+}
+
+impl Bytes {
+    fn new(seed: u64) -> Bytes {
+        Bytes { state: seed, word: 0, left: 0 }
+    }
+
+    fn next_byte(&mut self) -> u8 {
+        if self.left == 0 {
+            self.word = mix(self.state);
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            self.left = 8;
+        }
+        self.left -= 1;
+        let byte = self.word as u8;
+        self.word >>= 8;
+        byte
+    }
+}
+
+fn mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_follows_from_the_seed() {
+        // SplitMix64's first output for seed 0 is 0xe220a8397b1dcdaf.
+        assert_eq!(generate(0, 8)[..], 0xe220_a839_7b1d_cdaf_u64.to_le_bytes());
+        assert_eq!(generate(5, 1001)[..1000], generate(5, 1000)[..]);
+        assert_ne!(generate(5, 100), generate(6, 100));
+    }
+
+    #[test]
+    fn a_taken_address_is_not_free() {
+        let place = Place::candidate(u64::from(std::process::id()), 0);
+        let holder = TcpListener::bind((place.router(1), place.ports.peers)).unwrap();
+        assert!(!place.is_free(2));
+        drop(holder);
+    }
+}

@@ -1,0 +1,64 @@
+//! `hostsim run` as a user calls it: the command itself, small and fast.
+
+use std::process::{Command, Output};
+
+fn hostsim(line: &str) -> (Output, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hostsim")).args(line.split(' ')).output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    (output, text)
+}
+
+/// The keys of a JSON object, outermost level, and its flat values; enough for our own output.
+fn value<'a>(json: &'a str, key: &str) -> &'a str {
+    let start =
+        json.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {json}")) + key.len() + 3;
+    json[start..].split([',', '}']).next().unwrap()
+}
+
+#[test]
+fn right_bytes_are_code_0_and_the_last_line_is_json() {
+    let (output, text) = hostsim("run --links 80 --rtt 2 --size 1500001 --json");
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("SHA-256 right").count(), 2, "{text}");
+    let json = text.lines().last().unwrap();
+    let keys = [
+        "ok",
+        "own_seconds",
+        "pooled_seconds",
+        "speedup",
+        "goodput_bps",
+        "limit_bps",
+        "efficiency",
+        "first_byte_ms",
+        "own_first_byte_ms",
+        "window_used",
+        "faults_injected",
+        "lanes",
+    ];
+    for key in keys {
+        value(json, key);
+    }
+    assert_eq!(value(json, "ok"), "true");
+    assert_eq!(value(json, "limit_bps"), "80000000");
+    assert_eq!(value(json, "faults_injected"), "0");
+}
+
+#[test]
+fn a_dead_only_link_is_code_1_and_nothing_is_mixed() {
+    let (output, text) = hostsim("--links 8 --rtt 2 --size 1000001 --fault kill:0@100ms --json");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("closed early") && text.contains("never mixed"), "{text}");
+    let json = text.lines().last().unwrap();
+    assert_eq!((value(json, "ok"), value(json, "speedup")), ("false", "null"));
+    assert_eq!(value(json, "faults_injected"), "1");
+}
+
+#[test]
+fn a_file_of_ones_own() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
+    let (output, text) = hostsim(&format!("--links 80 --rtt 2 --file {file}"));
+    assert!(output.status.success(), "{text}");
+    let missing = hostsim("--file /nowhere/at/all").0;
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8(missing.stderr).unwrap().starts_with("hostsim: --file /nowhere/at/all: "));
+}

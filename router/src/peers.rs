@@ -1,0 +1,375 @@
+//! The configured peers as this household's downloads see them: who is there, how well, and an open connection to
+//! each. Not responsible for serving them ([`crate::serve`]), nor for what a lane does with its connection.
+//!
+//! One thread a peer keeps it in view: HELLO when connecting and every 30 s. Its connection is parked in between, and a
+//! session takes it, so that INIT waits for no handshake.
+
+mod ask;
+
+use core::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bamqp_core::message::Fingerprint;
+use bamqp_core::message::hello::{self, Details, Hello};
+use bamqp_core::message::reason::DropReason;
+use bamqp_core::select::{self, Candidate};
+use bamqp_core::time::Span;
+use bamqp_core::transfer::{Fault, Outcome};
+
+use crate::clock;
+use crate::config::Config;
+use crate::live::Live;
+use crate::net::{self, PollFd, PollFlags, Waker};
+use crate::session::{Helper, Session};
+
+pub use self::ask::Trouble;
+
+/// Between two HELLOs.
+const HELLO_EVERY: Duration = Duration::from_secs(30);
+
+/// First and longest pause before a peer that is down is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a connection or an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// All configured peers, in the order of the configuration.
+#[derive(Debug)]
+pub struct Peers {
+    entries: Vec<Entry>,
+    /// Where connections to peers come from: the address by which they know us.
+    from: Option<IpAddr>,
+    stop: Waker,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    address: SocketAddr,
+    key: Fingerprint,
+    record: Mutex<Record>,
+    /// Tells the keeper that another connection is parked, or none.
+    changed: Waker,
+}
+
+#[derive(Debug)]
+struct Record {
+    state: PeerState,
+    parked: Option<Arc<TcpStream>>,
+    /// Bytes per second that the last session measured.
+    rate: Option<u64>,
+    not_before: Option<bamqp_core::time::Instant>,
+}
+
+/// Whether a peer is there.
+#[derive(Clone, Debug)]
+pub enum PeerState {
+    /// It answers.
+    Up {
+        /// Round trip to it.
+        rtt: Duration,
+        /// What it says of itself; only to those that it has configured, too.
+        details: Option<Details>,
+    },
+    /// It does not, or is not who it should be.
+    Down(Arc<Trouble>),
+}
+
+/// What is known of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it is there.
+    pub state: PeerState,
+    /// Bytes per second that the last session measured.
+    pub rate: Option<u64>,
+}
+
+/// A peer that takes part in a session.
+#[derive(Debug)]
+pub struct Joined {
+    /// The connection on which it accepted.
+    pub socket: Arc<TcpStream>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where connections to it come from.
+    pub from: Option<IpAddr>,
+    /// Bits per second that it promises; 0 = unknown.
+    pub bandwidth: u64,
+    /// Bytes that it can hold.
+    pub hold: u32,
+}
+
+impl Peers {
+    /// The peers of a configuration, all of them not tried yet.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let entry = |peer: &crate::config::Peer| {
+            let record = Record {
+                state: PeerState::Down(Arc::new(Trouble::NotTried)),
+                parked: None,
+                rate: None,
+                not_before: None,
+            };
+            Ok(Entry {
+                name: peer.name.clone(),
+                address: peer.address,
+                key: crate::keys::fingerprint_of(&peer.public_key),
+                record: Mutex::new(record),
+                changed: Waker::new()?,
+            })
+        };
+        let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
+        Ok(Self { entries, from, stop: Waker::new()? })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Ends all keepers.
+    pub fn stop(&self) {
+        self.stop.poke();
+    }
+
+    /// What is known of each.
+    pub fn views(&self) -> Vec<PeerView> {
+        let view = |entry: &Entry| {
+            let record = entry.lock();
+            PeerView {
+                name: entry.name.clone(),
+                address: entry.address,
+                state: record.state.clone(),
+                rate: record.rate,
+            }
+        };
+        self.entries.iter().map(view).collect()
+    }
+
+    /// How many could be asked for help now.
+    pub fn usable(&self) -> usize {
+        let now = clock::now();
+        self.entries.iter().filter(|entry| select::may_ask(now, &entry.candidate()).is_ok()).count()
+    }
+
+    /// Whom to ask for help, best first. Until it is measured, one that promises nothing is expected to be like the own
+    /// link, of `rate` bytes per second and with a round trip of `rtt` to the origin.
+    pub fn select(&self, rate: u64, rtt: Span) -> Vec<Helper> {
+        let candidates: Vec<Candidate> = self.entries.iter().map(Entry::candidate).collect();
+        let picked = select::select(clock::now(), &candidates, select::MAX_PEERS);
+        let helper = |peer: &usize| {
+            let (entry, candidate) = (self.entries.get(*peer)?, candidates.get(*peer)?);
+            let rate = if candidate.rate > 0 { candidate.rate } else { rate };
+            Some(Helper { peer: *peer, name: entry.name.clone(), rate, rtt: rtt + candidate.rtt })
+        };
+        picked.iter().filter_map(helper).collect()
+    }
+
+    /// Keeps peer number `peer` in view until [`Peers::stop`].
+    pub fn keep(&self, peer: usize, live: &Live) {
+        let Some(entry) = self.entries.get(peer) else { return };
+        let mut pause = PAUSES.0;
+        loop {
+            let wait = match self.greet(entry, live) {
+                Ok((rtt, details)) => {
+                    pause = PAUSES.0;
+                    let mut record = entry.lock();
+                    if let PeerState::Down(_) = record.state {
+                        log::info!("peer {} is there, {} ms away", entry.name, rtt.as_millis());
+                    }
+                    record.state = PeerState::Up { rtt, details };
+                    HELLO_EVERY
+                }
+                Err(why) => {
+                    let mut record = entry.lock();
+                    if !matches!(&record.state, PeerState::Down(old) if old.to_string() == why.to_string()) {
+                        log::info!("peer {} is not used: {why}", entry.name);
+                    }
+                    record.state = PeerState::Down(Arc::new(why));
+                    let now = pause;
+                    pause = (pause * 2).min(PAUSES.1);
+                    now
+                }
+            };
+            if !self.pause(entry, Instant::now() + wait) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until then, or until the peer closes the parked connection: then it is gone, or was started anew. False if
+    /// the keeper is to end.
+    fn pause(&self, entry: &Entry, until: Instant) -> bool {
+        loop {
+            // Held no longer than it is parked: whoever takes it must be able to close it.
+            let parked = entry.lock().parked.clone();
+            let watch = |waker| PollFd::new(waker, PollFlags::IN);
+            let result = match &parked {
+                Some(socket) => {
+                    let mut fds =
+                        [watch(&self.stop), watch(&entry.changed), PollFd::new(&**socket, PollFlags::IN)];
+                    net::poll(&mut fds, Some(until))
+                        .map(|ready| (ready, fds.map(|fd| !fd.revents().is_empty())))
+                }
+                None => {
+                    let mut fds = [watch(&self.stop), watch(&entry.changed)];
+                    let result = net::poll(&mut fds, Some(until));
+                    let [stop, changed] = fds.map(|fd| !fd.revents().is_empty());
+                    result.map(|ready| (ready, [stop, changed, false]))
+                }
+            };
+            match result {
+                // Poked once and for all keepers, it stays readable.
+                Ok((_, [true, ..])) | Err(_) => return false,
+                Ok((_, [_, true, _])) => {
+                    entry.changed.drain();
+                }
+                Ok(_) => return true,
+            }
+        }
+    }
+
+    /// Asks the peer to take part in `session`.
+    ///
+    /// # Errors
+    /// What the lane is to report. A decline is remembered.
+    pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
+        let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
+        let joined = self
+            .over_a_connection(entry, live, |socket| ask::init(socket, entry.address, entry.key, session));
+        match joined {
+            Ok((socket, (bandwidth, hold))) => {
+                Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
+            }
+            Err(why) => {
+                log::info!("session {}: peer {}: {why}", session.id, entry.name);
+                if let Trouble::Declined(_, seconds) = why {
+                    let until = clock::now() + Span::from_millis(u64::from(seconds) * 1000);
+                    entry.lock().not_before = Some(until);
+                }
+                Err(match why {
+                    Trouble::Io(_) => Fault::Unreachable,
+                    Trouble::Declined(..) => Fault::Declined,
+                    _ => Fault::Malformed,
+                })
+            }
+        }
+    }
+
+    /// The session is over for the peer: it is told so, what it brought is remembered, and its connection is parked.
+    /// `socket` is the lane's connection, if it is clean.
+    pub fn leave(
+        &self,
+        peer: usize,
+        session: &Session,
+        socket: Option<Arc<TcpStream>>,
+        rate: Option<u64>,
+        live: &Live,
+    ) {
+        let Some(entry) = self.entries.get(peer) else { return };
+        if let Some(socket) = socket {
+            entry.park(socket);
+        }
+        let reason = match session.outcome() {
+            Some(Outcome::Complete) => DropReason::Done,
+            Some(Outcome::ClientGone) => DropReason::ClientGone,
+            Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
+            None => DropReason::Fault,
+        };
+        match self.over_a_connection(entry, live, |socket| {
+            ask::drop_session(socket, entry.address, session, reason)
+        }) {
+            Ok((socket, summary)) => {
+                log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
+                entry.park(socket);
+                let mut record = entry.lock();
+                record.rate = rate.or(record.rate);
+            }
+            Err(why) => {
+                log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name)
+            }
+        }
+    }
+
+    /// HELLO over the parked or a new connection.
+    fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
+        let (socket, (rtt, hello)) = self.over_a_connection(entry, live, |socket| {
+            let asked = Instant::now();
+            let hello =
+                ask::exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
+            Ok((asked.elapsed(), hello))
+        })?;
+        if hello.key != entry.key {
+            return Err(Trouble::WrongKey(hello.key));
+        }
+        entry.park(socket);
+        Ok((rtt, hello.details))
+    }
+
+    /// Does `ask` over the parked connection, or a new one if there is none or the peer has closed it meanwhile.
+    fn over_a_connection<T>(
+        &self,
+        entry: &Entry,
+        live: &Live,
+        ask: impl Fn(&TcpStream) -> Result<T, Trouble>,
+    ) -> Result<(Arc<TcpStream>, T), Trouble> {
+        let parked = entry.take_parked();
+        if let Some(socket) = parked {
+            match ask(&socket) {
+                Err(Trouble::Io(error)) if error.kind() != ErrorKind::TimedOut => {}
+                other => return other.map(|answer| (socket, answer)),
+            }
+        }
+        let socket = live.add(net::start_connect(entry.address, self.from)?)?;
+        net::await_connect(&socket, Instant::now() + PATIENCE)?;
+        let answer = ask(&socket)?;
+        Ok((socket, answer))
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Every change is one assignment, so a panic elsewhere leaves nothing half done.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn park(&self, socket: Arc<TcpStream>) {
+        self.lock().parked = Some(socket);
+        self.changed.poke();
+    }
+
+    fn take_parked(&self) -> Option<Arc<TcpStream>> {
+        let parked = self.lock().parked.take();
+        if parked.is_some() {
+            self.changed.poke();
+        }
+        parked
+    }
+
+    fn candidate(&self) -> Candidate {
+        let record = self.lock();
+        let (is_up, rtt, offered) = match &record.state {
+            PeerState::Up { rtt, details } => {
+                (true, *rtt, details.map_or(0, |details| details.bandwidth / 8))
+            }
+            PeerState::Down(_) => (false, Duration::ZERO, 0),
+        };
+        let rtt = Span::from_micros(rtt.as_micros() as u64);
+        Candidate { is_up, rate: record.rate.unwrap_or(offered), rtt, not_before: record.not_before }
+    }
+}
