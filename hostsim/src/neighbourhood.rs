@@ -103,7 +103,12 @@ impl Neighbourhood {
 
     /// Where the client finds the coordinator.
     pub fn proxy(&self) -> SocketAddr {
-        SocketAddr::new(self.place.router(0), self.place.ports.clients)
+        self.proxy_of(0)
+    }
+
+    /// Where the household of router `number` finds it.
+    pub fn proxy_of(&self, number: usize) -> SocketAddr {
+        SocketAddr::new(self.place.router(number), self.place.ports.clients)
     }
 
     /// The URL of the file; another one for each `name`, the bytes are the same.

@@ -46,6 +46,8 @@ pub struct LaneReport {
     pub violations: u32,
     /// Payload bytes that another lane had brought before.
     pub duplicates: u64,
+    /// Payload bytes of one answer that were copied in user space, at most: those that came with its head.
+    pub copied: u32,
     /// Rate in bytes per second, as last estimated.
     pub rate: u64,
     /// Round trip in microseconds, as last estimated.
