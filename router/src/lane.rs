@@ -192,6 +192,12 @@ impl Lane {
     /// The lane is done: what it measured is remembered, and a peer is told.
     fn leave(mut self) {
         let Link::Peer(peer) = self.link else {
+            if self.id == LaneId::ORIGINAL
+                && let Some((socket, _)) = self.connections[0].as_ref().and_then(|original| original.wants())
+            {
+                // The proxy holds it as well: what the origin still sends must not fill the link.
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
             if let Some(rate) = self.session.measured_rate(LaneKind::Own, "own") {
                 self.shared.own_link.record(rate);
             }
