@@ -70,6 +70,11 @@ impl Checking {
     pub const FULL: Checking = Checking { places: 24, audit_per_10000: 100 };
     /// For trusted peers: about 0.75 % of the payload.
     pub const LIGHT: Checking = Checking { places: 4, audit_per_10000: 25 };
+
+    /// About how much of a peer's payload is fetched again because of it, in ten-thousandths, heads included.
+    pub fn cost_per_10000(self) -> u16 {
+        if self == Checking::LIGHT { 75 } else { 300 }
+    }
 }
 
 impl Standing {
