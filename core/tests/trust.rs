@@ -135,7 +135,7 @@ fn another_violation_while_barred_begins_the_bar_anew() {
 #[test]
 fn sessions_count_fully_for_twelve_hours_and_a_quarter_afterwards() {
     let mut clocks = Clocks::new();
-    let mut record = with_good(4, &mut clocks);
+    let record = with_good(4, &mut clocks);
     clocks.pass(HALF_DAY - 900 - 1);
     assert_eq!(record.scores(clocks.0).trust, ONE);
     clocks.pass(1);
