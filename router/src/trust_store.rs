@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bamqp_core::message::Fingerprint;
-use bamqp_core::trust::{Alert, Conduct, Moment, Record, Scores, Standing, Transaction, Violation};
+use bamqp_core::trust::{Alert, Conduct, Moment, ONE, Scores, Standing, Transaction, Violation};
 
 use self::file::{Saved, State};
 use crate::clock;
@@ -26,6 +26,9 @@ pub const SAVE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Between two writes of nothing but how long the daemon has run, while somebody is barred or accused.
 pub const SAVE_RUNNING_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How long measuring a peer's rate again would teach nothing.
+pub const FRESH: Duration = Duration::from_secs(10 * 60);
 
 /// The file's name in `state_dir`.
 pub const FILE: &str = "trust";
@@ -46,8 +49,8 @@ impl Reading {
     }
 }
 
-fn saturated(seconds: u64) -> u32 {
-    u32::try_from(seconds).unwrap_or(u32::MAX)
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The records of all configured peers.
@@ -79,6 +82,28 @@ struct Inner {
 struct Peer {
     name: String,
     saved: Saved,
+    /// The uptime when its rate was measured last, if that was in this run.
+    measured: Option<u32>,
+}
+
+/// What earlier sessions say about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prospect {
+    /// How far the peer is trusted.
+    pub standing: Standing,
+    /// How well it worked, in thousandths.
+    pub reliability: u32,
+    /// Bytes per second that the last session measured.
+    pub rate: Option<u64>,
+    /// Whether that was less than [`FRESH`] ago.
+    pub is_fresh: bool,
+}
+
+impl Default for Prospect {
+    /// Of one that nothing is known of.
+    fn default() -> Self {
+        Self { standing: Standing::Newcomer { clean: 0 }, reliability: ONE, rate: None, is_fresh: false }
+    }
 }
 
 /// What is remembered of a peer, for people.
@@ -122,7 +147,7 @@ impl TrustStore {
             let known = found.iter().find(|saved| saved.key == key).cloned();
             let saved =
                 Saved { address: peer.address, ..known.unwrap_or_else(|| Saved::new(key, peer.address)) };
-            Peer { name: peer.name.clone(), saved }
+            Peer { name: peer.name.clone(), saved, measured: None }
         });
         TrustStore {
             file,
@@ -145,21 +170,21 @@ impl TrustStore {
 
     /// How far the router with this key is trusted. One that is not configured is a newcomer.
     pub fn standing(&self, key: Fingerprint) -> Standing {
-        let now = self.now();
-        self.lock().of(key).map_or(Standing::Newcomer { clean: 0 }, |peer| peer.saved.record.standing(now))
+        self.prospect(key).standing
     }
 
-    /// T, U and reliability of the router with this key.
-    pub fn scores(&self, key: Fingerprint) -> Scores {
+    /// What selection needs to know of the router with this key.
+    pub fn prospect(&self, key: Fingerprint) -> Prospect {
         let now = self.now();
-        self.lock()
-            .of(key)
-            .map_or_else(|| Record::default().scores(now), |peer| peer.saved.record.scores(now))
-    }
-
-    /// Bytes per second that the last session with it measured.
-    pub fn rate(&self, key: Fingerprint) -> Option<u64> {
-        self.lock().of(key)?.saved.rate.map(u64::from)
+        let mut inner = self.lock();
+        let Some(peer) = inner.of(key) else { return Prospect::default() };
+        let age = |at: u32| u64::from(now.uptime.saturating_sub(at));
+        Prospect {
+            standing: peer.saved.record.standing(now),
+            reliability: peer.saved.record.scores(now).reliability,
+            rate: peer.saved.rate.map(u64::from),
+            is_fresh: peer.measured.is_some_and(|at| age(at) < FRESH.as_secs()),
+        }
     }
 
     /// A session with this router ended, in which it brought `rate` bytes per second. A violation is written down
@@ -168,13 +193,16 @@ impl TrustStore {
         let now = self.now();
         let violation = {
             let mut inner = self.lock();
-            inner.has_changed = true;
             let Some(peer) = inner.of(key) else { return };
-            peer.saved.rate = rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).or(peer.saved.rate);
+            if let Some(rate) = rate {
+                peer.saved.rate = Some(saturated(rate));
+                peer.measured = Some(now.uptime);
+            }
             let violation = peer.saved.record.add(now, conduct);
             if let Some(why) = violation {
                 log::warn!("peer {} ({key}) is barred for 12 hours of running time: {why}", peer.name);
             }
+            inner.has_changed = true;
             violation
         };
         if violation.is_some() {
