@@ -160,6 +160,7 @@ impl Session {
             },
         };
         SessionReport {
+            id: self.id,
             target: self.file.uri.clone(),
             range: self.range.clone(),
             total: self.file.total,
