@@ -72,12 +72,15 @@ fn command() -> Result<(), Failure> {
             let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
             let is_json = args.contains("--json");
             let mut request = what.to_owned();
-            if what == "trust" && args.subcommand().map_err(usage)?.is_some_and(|word| word == "forget") {
-                let peer: String =
-                    args.free_from_str().map_err(|_| Failure::Usage("expected trust forget PEER".into()))?;
-                request = format!("trust forget {peer}");
-            } else if is_json {
-                request += " --json";
+            match args.subcommand().map_err(usage)?.as_deref() {
+                None if is_json => request += " --json",
+                None => {}
+                Some("forget") if what == "trust" => {
+                    let peer: Result<String, _> = args.free_from_str();
+                    let peer = peer.map_err(|_| Failure::Usage("expected trust forget PEER".into()))?;
+                    request = format!("trust forget {peer}");
+                }
+                Some(extra) => return Err(Failure::Usage(format!("unexpected argument {extra}"))),
             }
             no_more(args)?;
             ask(config.as_deref(), &request)
