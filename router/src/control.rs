@@ -28,7 +28,7 @@ use crate::status::views;
 pub const SOCKET: &str = "control";
 
 /// Longest request, in bytes.
-const MAX_REQUEST: u64 = 256;
+const MAX_REQUEST: usize = 256;
 
 /// How long an owner's program may take to ask or to read the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -122,19 +122,19 @@ fn serve(shared: &Shared, mut socket: &UnixStream) -> io::Result<()> {
 }
 
 /// The bytes up to the first line end, at most [`MAX_REQUEST`] and not for ever.
-fn read_line(socket: &UnixStream) -> io::Result<String> {
+fn read_line(mut socket: &UnixStream) -> io::Result<String> {
     let deadline = Instant::now() + PATIENCE;
     let mut line = Vec::new();
-    for byte in socket.take(MAX_REQUEST).bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
-        if Instant::now() > deadline {
-            return Err(ErrorKind::TimedOut.into());
+    let mut buffer = [0; MAX_REQUEST];
+    while line.len() < MAX_REQUEST && !line.contains(&b'\n') {
+        let count = socket.read(&mut buffer)?;
+        line.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        if count == 0 || Instant::now() > deadline {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(String::from_utf8_lossy(&line).into_owned())
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
 }
 
 fn answer(shared: &Shared, request: &str) -> Result<String, String> {
