@@ -14,3 +14,4 @@ pub mod refuse;
 pub mod select;
 pub mod time;
 pub mod transfer;
+pub mod trust;

@@ -156,6 +156,8 @@ impl Neighbourhood {
     /// Starts router `number` with `peers`.
     pub fn start_router(&self, number: usize, peers: impl IntoIterator<Item = usize>) -> Result<(), String> {
         let config = self.config(number, peers)?;
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|error| format!("{}: {error}", config.state_dir.display()))?;
         let key = self.keys.get(number).cloned().ok_or("no such router")?;
         let daemon = Daemon::start(config, key)
             .map_err(|error| format!("router {} does not start: {error}", router_name(number)))?;
