@@ -6,6 +6,7 @@ use pico_args::Arguments;
 
 pub mod lines;
 pub mod reorder;
+pub mod table;
 pub mod world;
 
 /// Runs the command with what follows `model` on the command line.

@@ -42,6 +42,15 @@ pub struct Job {
     pub accept: Span,
 }
 
+impl Job {
+    /// A download with what is usual: peers that hold 128 KiB, sockets of 256 KiB, a client that reads at once, peers
+    /// that accept within 2 ms.
+    pub fn new(own: LineId, peers: Vec<LineId>, range: Range<u64>, window: usize) -> Job {
+        let (hold, socket) = (128 << 10, 256 << 10);
+        Job { own, peers, range, window, hold, socket, client_rate: 0, accept: Span::from_millis(2) }
+    }
+}
+
 /// What became of a session.
 #[derive(Clone, Debug)]
 pub struct Result {
@@ -253,7 +262,7 @@ impl World {
         // The head of the response came one handshake and one round trip after the request.
         let (rtt, began) = (line.rtt, self.now);
         self.now = began + rtt.scale(2, 1);
-        let own = OwnLink { rate: line.rate, rtt, hold: job.socket };
+        let own = OwnLink { rate: line.rate, rtt, hold: job.socket.min(256 << 10) };
         let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
         let mut transfer =
             Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
