@@ -48,9 +48,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The own link's second connection failed before it had proved itself. While the original response is silent, too,
     /// that says something about the link, nothing about the origin.
-    pub(super) fn probe_failed(&mut self, now: Instant, why: Fault, wake: &mut Wake) {
+    pub(super) fn probe_failed(&mut self, now: Instant, asked: Instant, why: Fault, wake: &mut Wake) {
         let Cut::Unproven { tries } = self.cut else { return };
-        if why.may_pass() && self.original_is_silent(now) {
+        let heard = self.lanes.first().is_some_and(|l| l.main.heard > asked || l.blocked_since.is_some());
+        if why.may_pass() && (self.original_is_silent(now) || (why == Fault::Timeout && !heard)) {
             return;
         }
         if why.may_pass() && tries + 1 < PROBES {
@@ -155,9 +156,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open
-    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent.
+    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent or fallen
+    /// behind the client.
     pub(super) fn cut_is_late(&self) -> bool {
-        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(|i| i > self.gap.end);
+        let overrun = |i: u64| i > self.gap.end && i >= self.slots.next();
+        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(overrun);
         matches!(self.cut, Cut::Unproven { .. }) && overrun && !self.gap.silent
     }
 

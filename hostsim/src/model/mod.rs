@@ -16,6 +16,7 @@ pub mod options;
 pub mod plans;
 pub mod random;
 pub mod reorder;
+pub mod table;
 pub mod world;
 
 use std::process::ExitCode;
