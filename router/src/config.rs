@@ -14,8 +14,9 @@ use bamqp_core::limits::SLOT_BYTES;
 use crate::keys::{PublicKey, base64_decode};
 use crate::uci::{Statement, statement};
 
-/// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a desktop spares.
-pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=64 * 1024 * 1024;
+/// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a session can keep in view
+/// (`session::SLOTS`) beside what peers hold.
+pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=12 * 1024 * 1024;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,7 +329,7 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     set(&mut config.key, s.one("key", ABSOLUTE, absolute)?);
     set(&mut config.state_dir, s.one("state_dir", ABSOLUTE, absolute)?);
     set(&mut config.log_dir, s.one("log_dir", ABSOLUTE, absolute)?);
-    set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 64M", window)?);
+    set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 12M", window)?);
     set(&mut config.min_size, s.one("min_size", SIZE, size)?);
     set(&mut config.allow_private, s.many("allow_private", RANGE, parsed)?);
     set(&mut config.allow_client, s.many("allow_client", RANGE, parsed)?);
