@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod base64;
 pub mod decide;
 pub mod http;
 mod lane;
+pub mod ledger;
 pub mod limits;
 pub mod message;
 pub mod plan;

@@ -35,3 +35,12 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// Most ranges that the summary of a session lists; what touches is joined. 16 bytes each, and at most 43 in a
 /// head of [`MAX_PEER_HEAD_BYTES`].
 pub const MAX_SERVED_RANGES: usize = 64;
+
+/// Most ranges of one CHUNK entry of the ledger, of 16 bytes each.
+pub const MAX_LEDGER_RANGES: usize = 64;
+
+/// Longest text of one field of the ledger, unescaped: a message head.
+pub const MAX_LEDGER_TEXT_BYTES: usize = MAX_PEER_HEAD_BYTES;
+
+/// Longest line of the ledger: all of a head and of a URI escaped with five characters a byte, and the rest.
+pub const MAX_LEDGER_LINE_BYTES: usize = 5 * (MAX_LEDGER_TEXT_BYTES + MAX_URI_BYTES) + 8 * 1024;
