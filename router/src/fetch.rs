@@ -2,6 +2,8 @@
 //! checks each answer's head, hands out the bytes. Not responsible for which ranges, nor for waiting: it never
 //! blocks, and says what to wait for.
 
+mod splice;
+
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::net::TcpStream;
@@ -154,6 +156,9 @@ impl Fetcher {
     /// # Errors
     /// If no connection can be made or it fails at once.
     pub fn ask(&mut self, range: Range<u64>, live: &Live) -> Result<(), Fault> {
+        if self.asks.is_empty() {
+            self.forget_if_closed();
+        }
         self.asks.push_back(Ask { range, sent: None }).map_err(|_| Fault::Malformed)?;
         if self.socket.is_none() {
             self.connect(live)?;
