@@ -19,6 +19,8 @@ pub mod fetch;
 pub mod inbox;
 pub mod keys;
 mod lane;
+pub mod ledger_check;
+pub mod ledger_file;
 pub mod live;
 pub mod net;
 pub mod origin;

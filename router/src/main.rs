@@ -1,5 +1,7 @@
 //! The `bamqp` command: arguments in, exit code out.
 
+mod log_command;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ BAMQP: routers of neighbours pool their links for one download
 
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
+bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
 bamqp --help | --version
 
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
@@ -41,13 +44,17 @@ fn main() -> ExitCode {
 fn command() -> Result<(), Failure> {
     let usage = |error: pico_args::Error| Failure::Usage(error.to_string());
     let mut args = pico_args::Arguments::from_env();
+    let subcommand = args.subcommand().map_err(usage)?;
+    if subcommand.as_deref() == Some("log") {
+        return log_command::run(args);
+    }
     if args.contains(["-h", "--help"]) {
         return print(HELP);
     }
     if args.contains(["-V", "--version"]) {
         return print(concat!("bamqp ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    match args.subcommand().map_err(usage)?.as_deref() {
+    match subcommand.as_deref() {
         Some("run") => {
             let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
             let config = config.ok_or_else(|| Failure::Usage("expected run --config FILE".into()))?;
@@ -59,8 +66,8 @@ fn command() -> Result<(), Failure> {
             no_more(args)?;
             keygen(&key.unwrap_or_else(|| Config::default().key))
         }
-        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected run or keygen"))),
-        None => Err(Failure::Usage("expected run or keygen".into())),
+        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected run, keygen or log"))),
+        None => Err(Failure::Usage("expected run, keygen or log".into())),
     }
 }
 
