@@ -115,6 +115,8 @@ pub struct Fetcher {
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     mark: usize,
+    /// What went wrong after bytes that were still good: the next call tells.
+    broken: Option<Fault>,
 }
 
 impl Fetcher {
@@ -139,6 +141,7 @@ impl Fetcher {
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             mark: 1,
+            broken: None,
         }
     }
 
@@ -245,7 +248,7 @@ impl Fetcher {
             };
             self.body = Some(left - got as u64);
             if left == got as u64 {
-                self.finish_answer(live)?;
+                self.finish_answer(live);
             }
             return Ok(Progress::Bytes(got));
         }
@@ -262,15 +265,20 @@ impl Fetcher {
     }
 
     /// The oldest range is complete: the next answer follows, or the connection ends.
-    fn finish_answer(&mut self, live: &Live) -> Result<(), Fault> {
+    fn finish_answer(&mut self, live: &Live) {
         self.body = None;
         self.asks.pop_front();
         self.answered += 1;
-        if !self.closes {
-            return self.send();
+        let closes = self.closes;
+        if closes {
+            self.forget_connection();
         }
-        self.forget_connection();
-        if !self.asks.is_empty() { self.connect(live) } else { Ok(()) }
+        let next = match self.asks.is_empty() {
+            true => Ok(()),
+            false if closes => self.connect(live),
+            false => self.send(),
+        };
+        self.broken = next.err();
     }
 
     fn forget_connection(&mut self) {
@@ -290,6 +298,9 @@ impl Fetcher {
 
     /// Sends the requests that may be sent.
     fn send(&mut self) -> Result<(), Fault> {
+        if let Some(fault) = self.broken.take() {
+            return Err(fault);
+        }
         let Some(socket) = self.socket.clone() else { return Ok(()) };
         if !self.connected {
             match net::finish_connect(&socket) {

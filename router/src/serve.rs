@@ -1,11 +1,12 @@
 //! The peer side: what other routers may ask of this one. Shared state and its limits, and who gets which answer. Not
-//! responsible for accepting connections; [`desk`] reads and answers on one, [`errand`] fetches for it.
+//! responsible for accepting connections. `desk` reads requests from one, `counter` answers, `errand` fetches.
 //!
 //! ```text
-//! coordinator ──CHUNK, CHUNK…──▶ desk ──▶ errand ──Range, Range…──▶ origin
-//!             ◀──206, bytes─────  (a pipe, inside the kernel)  ◀──206, bytes──
+//! coordinator ──CHUNK, CHUNK…──▶ desk, counter ──▶ errand ──Range, Range…──▶ origin
+//!             ◀──206, bytes───── (a pipe, inside the kernel)  ◀──206, bytes──
 //! ```
 
+mod counter;
 mod desk;
 mod doors;
 mod errand;
@@ -33,7 +34,7 @@ use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
 
-pub use self::desk::{PEER_SILENCE, STRANGER_TIME};
+pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::MAX_STRANGERS;
 pub use self::sessions::SILENCE;
 

@@ -294,3 +294,81 @@ fn reason(fault: Fault) -> DropReason {
         | Fault::Declined => DropReason::OriginUnusable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use bamqp_core::http::validator::Validator;
+    use bamqp_core::message::SessionId;
+
+    use super::*;
+    use crate::fetch::File;
+    use crate::net::{self, PollFd};
+    use crate::origin::Addresses;
+
+    fn session(addresses: &[core::net::SocketAddr]) -> Arc<Session> {
+        let file = File {
+            uri: "http://origin.test/".into(),
+            total: 10,
+            validator: Validator::entity_tag(b"\"v\"").unwrap(),
+            user_agent: None,
+            accept: None,
+        };
+        let addresses = Addresses::from_slice(addresses).unwrap();
+        let coordinator = "127.0.0.1".parse().unwrap();
+        Arc::new(Session::new(SessionId([1; 16]), coordinator, file, addresses, Instant::now()))
+    }
+
+    /// What comes of the oldest chunk.
+    fn outcome(errand: &mut Errand<'_>) -> Step {
+        let soon = Instant::now() + Duration::from_secs(10);
+        loop {
+            match errand.step(Instant::now()) {
+                Step::Wait => {}
+                other => return other,
+            }
+            let (socket, flags, _) = errand.wants(true, Instant::now()).unwrap();
+            assert!(net::poll(&mut [PollFd::new(socket, flags)], Some(soon)).unwrap() > 0);
+        }
+    }
+
+    #[test]
+    fn the_next_address_is_tried_and_then_used_by_others() {
+        let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = Live::default();
+        let way = Way { from: None, via: "test", live: &live };
+        let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
+        let mut errand = Errand::new(session.clone(), way).unwrap();
+        errand.ask(0..4);
+        errand.ask(4..10);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut socket = origin.accept().unwrap().0;
+                let head = "HTTP/1.1 206 Partial Content\r\nETag: \"v\"\r\nContent-Length: 4\r\n\
+                            Content-Range: bytes 0-3/10\r\n\r\n";
+                io::Write::write_all(&mut socket, format!("{head}abcd").as_bytes()).unwrap();
+                let _ = io::Read::read(&mut socket, &mut [0; 100]);
+            });
+            let Step::Begun(range) = outcome(&mut errand) else { panic!("not fetched") };
+            assert_eq!((range, errand.pipe.held()), (0..4, 4));
+        });
+        assert_eq!(session.address(), 2);
+    }
+
+    #[test]
+    fn when_no_address_answers_all_chunks_are_refused() {
+        let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let live = Live::default();
+        let session = session(&[closed(), closed()]);
+        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live }).unwrap();
+        errand.ask(0..4);
+        errand.ask(4..10);
+        for _ in 0..2 {
+            let Step::Refused(reason) = outcome(&mut errand) else { panic!("not refused") };
+            assert_eq!(reason, DropReason::OriginUnreachable);
+        }
+        assert!(matches!(errand.step(Instant::now()), Step::Idle));
+    }
+}
