@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod base64;
+pub mod channel;
 pub mod decide;
 pub mod http;
 mod lane;
@@ -12,5 +14,6 @@ pub mod plan;
 pub mod reassemble;
 pub mod refuse;
 pub mod select;
+pub mod signature;
 pub mod time;
 pub mod transfer;
