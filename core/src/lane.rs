@@ -16,6 +16,7 @@ pub struct Rate {
     estimate: u64,
     samples: u32,
     since: Option<Instant>,
+    young_until: Instant,
     bytes: u64,
     backlog: u64,
 }
@@ -26,7 +27,14 @@ impl Rate {
 
     /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
     pub fn new(guess: u64) -> Self {
-        Self { estimate: guess.max(1), samples: 0, since: None, bytes: 0, backlog: 0 }
+        Self {
+            estimate: guess.max(1),
+            samples: 0,
+            since: None,
+            young_until: Instant::default(),
+            bytes: 0,
+            backlog: 0,
+        }
     }
 
     /// The estimate in bytes per second, at least 1.
@@ -39,13 +47,21 @@ impl Rate {
         self.samples > 0
     }
 
+    /// Whether bytes flow already, so that it is being measured.
+    pub fn is_begun(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// The link may have changed: the next sample counts alone.
     pub fn restart(&mut self) {
         *self = Self::new(self.estimate);
     }
 
-    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count.
-    pub fn begin(&mut self, at: Instant, pause: Span) {
+    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count. `rtt` is the round trip.
+    pub fn begin(&mut self, at: Instant, pause: Span, rtt: Span) {
+        if self.since.is_none() {
+            self.young_until = at + rtt.scale(4, 1);
+        }
         self.since = Some(self.since.map_or(at, |since| since + pause));
     }
 
@@ -72,10 +88,14 @@ impl Rate {
             return;
         }
         self.backlog = 0;
-        // The first samples replace the guess quickly, later ones smooth over about four periods.
-        let weight = if self.samples < 2 { 2 } else { 4 };
-        self.estimate =
-            if self.samples == 0 { sample } else { (self.estimate * (weight - 1) + sample) / weight };
+        // A young connection's rate still grows (TCP's slow start): that it brings less than expected says nothing of
+        // the link yet. Later samples are smoothed over about four periods.
+        let is_young = now < self.young_until;
+        if is_young && sample <= self.estimate {
+            return;
+        }
+        let weight = if is_young { 2 } else { 4 };
+        self.estimate = (self.estimate * (weight - 1) + sample) / weight;
         self.samples = self.samples.saturating_add(1);
     }
 }
@@ -102,7 +122,8 @@ impl RoundTrip {
     /// A head came `sample` after its request. While earlier answers were still flowing (`queued`) that is only an
     /// upper bound, which counts if it is lower than what was believed.
     pub fn add(&mut self, sample: Span, queued: bool) {
-        if queued && sample >= self.smoothed {
+        if queued {
+            self.smoothed = self.smoothed.min(sample);
             return;
         }
         if !self.measured {
@@ -337,6 +358,7 @@ pub(crate) struct Lane<S> {
 
 impl<S> Lane<S> {
     const FIRST_PAUSE: Span = Span::from_millis(250);
+    const LONGEST_SLOT: Span = Span::from_millis(5_000);
     const LONGEST_PAUSE: Span = Span::from_millis(8_000);
 
     pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span) -> Self {
@@ -438,9 +460,10 @@ impl<S> Lane<S> {
     }
 
     /// When the lane must be given up if `track` stays silent: max(250 ms, srtt + 4 var, 1.5 slot times), plus one
-    /// round trip before the first byte (DESIGN section 5, rule 6).
+    /// round trip before the first byte (DESIGN section 5, rule 6). What comes in a slot time is a guess where the rate
+    /// is, so it is bounded.
     pub fn deadline(&self, track: &Track<S>) -> Instant {
-        let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2);
+        let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2).min(Self::LONGEST_SLOT);
         self.flows_from(track).max(track.heard) + self.rtt.patience().max(slot)
     }
 

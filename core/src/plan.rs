@@ -32,7 +32,7 @@ impl Pace {
     /// for which the lane's thread sleeps, so that much is added: it must not fall below r x (RTT + 20 ms) in between.
     pub fn wants_more(&self, mark: u64) -> bool {
         let cover = self.rtt + Span::from_millis(20);
-        self.owed < bytes_in(cover, self.rate) + mark.max(SLOT_BYTES as u64)
+        self.owed < bytes_in(cover, self.rate).saturating_add(mark.max(SLOT_BYTES as u64))
     }
 }
 
@@ -60,7 +60,7 @@ impl Pool {
     pub fn of(lanes: impl Iterator<Item = Pace>) -> Pool {
         let (mut rate, mut weighted) = (0u64, 0u64);
         for lane in lanes {
-            rate += lane.rate;
+            rate = rate.saturating_add(lane.rate);
             weighted = weighted.saturating_add(lane.rate.saturating_mul(lane.rtt.as_micros()));
         }
         Pool { rate, rtt: Span::from_micros(weighted / rate.max(1)) }
@@ -99,7 +99,7 @@ pub fn share(rest: u64, me: Pace, others: impl Iterator<Item = Pace> + Clone) ->
     loop {
         let (mut rate, mut debt) = (0u64, rest);
         for lane in all().filter(|l| l.busy() < finish) {
-            rate += lane.rate;
+            rate = rate.saturating_add(lane.rate);
             debt = debt.saturating_add(bytes_in(lane.busy(), lane.rate));
         }
         let sooner = time_for(debt, rate);
@@ -159,21 +159,21 @@ impl<const SLOTS: usize> Unassigned<SLOTS> {
 
     /// Nobody is to bring slot `index` any more. Slots at or past the frontier are unassigned anyway.
     pub fn lose(&mut self, index: u64) {
-        if index < self.frontier && !core::mem::replace(&mut self.lost[Self::place(index)], true) {
-            self.count += 1;
+        if let Some(lost) = self.place(index) {
+            self.count += u64::from(!core::mem::replace(lost, true));
         }
     }
 
     /// Slot `index` is assigned, or here.
     pub fn settle(&mut self, index: u64) {
-        if core::mem::replace(&mut self.lost[Self::place(index)], false) {
-            self.count -= 1;
+        if let Some(lost) = self.place(index) {
+            self.count -= u64::from(core::mem::replace(lost, false));
         }
     }
 
     /// Whether slot `index` is lost.
     pub fn is_lost(&self, index: u64) -> bool {
-        index < self.frontier && self.lost[Self::place(index)]
+        self.remembers(index) && self.lost[(index % SLOTS as u64) as usize]
     }
 
     /// The first run of at most `most` lost slots at or after `next` (the client's slot), for which `wanted` holds.
@@ -187,11 +187,17 @@ impl<const SLOTS: usize> Unassigned<SLOTS> {
             return None;
         }
         let start = (next..self.frontier).find(|&i| self.is_lost(i) && wanted(i))?;
-        let end = (start..self.frontier.min(start + most)).find(|&i| !self.is_lost(i) || !wanted(i));
-        Some(start..end.unwrap_or(self.frontier.min(start + most)))
+        let end =
+            (start..self.frontier.min(start.saturating_add(most))).find(|&i| !self.is_lost(i) || !wanted(i));
+        Some(start..end.unwrap_or(self.frontier.min(start.saturating_add(most))))
     }
 
-    fn place(index: u64) -> usize {
-        (index % SLOTS as u64) as usize
+    /// The last `SLOTS` below the frontier are remembered; what lies before them was delivered long ago.
+    fn remembers(&self, index: u64) -> bool {
+        index < self.frontier && self.frontier - index <= SLOTS as u64
+    }
+
+    fn place(&mut self, index: u64) -> Option<&mut bool> {
+        self.remembers(index).then(|| &mut self.lost[(index % SLOTS as u64) as usize])
     }
 }

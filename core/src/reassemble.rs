@@ -1,6 +1,7 @@
 //! Slots in any order in, in order out, within a fixed set of buffers. Not responsible for who fetches what
 //! (that is [`crate::plan`]) nor for the bytes: a buffer is moved, never looked into.
 
+use core::cmp::Ordering;
 use core::ops::Range;
 
 use heapless::Vec;
@@ -70,7 +71,7 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
     /// The file's bytes that slot `index` carries.
     pub fn extent(&self, index: u64) -> Range<u64> {
         let slot = SLOT_BYTES as u64;
-        (index * slot).max(self.range.start)..((index + 1) * slot).min(self.range.end)
+        index.saturating_mul(slot).max(self.range.start)..(index + 1).saturating_mul(slot).min(self.range.end)
     }
 
     /// Whether slot `index` is here or was given out already.
@@ -79,9 +80,14 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
     }
 
     /// Whether a buffer for slot `index` could be had now: the index lies within the window and, unless it is the
-    /// head, more than the reserve is free.
+    /// head, more than the reserve is free. A slot that is gone stands in the way of later ones on its connection,
+    /// perhaps of the head, so it may have of the reserve what the head does not need.
     pub fn may_take(&self, index: u64) -> bool {
-        let kept = if index == self.next { 0 } else { RESERVED };
+        let kept = match index.cmp(&self.next) {
+            Ordering::Less => 1,
+            Ordering::Equal => 0,
+            Ordering::Greater => RESERVED,
+        };
         index < self.next + self.window() && self.free.len() > kept
     }
 

@@ -289,7 +289,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now, Span::ZERO);
+        original.rate.begin(now, Span::ZERO, own.rtt);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
@@ -438,7 +438,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if let Some((conn, range)) = self.next_request(now, id, wake) {
             return LaneDo::Request { conn, range };
         }
-        self.read(now, id)
+        self.read(now, id, wake)
     }
 
     /// Whether what is due on the lane has been due for too long.
@@ -466,26 +466,33 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Has the lane read on where the lowest slot is due.
-    fn read(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
+    fn read(&mut self, now: Instant, id: LaneId, wake: &mut Wake) -> LaneDo<S> {
         let Some(conn) = self.lanes[id.index()].turn(now) else { return self.idle(now, id) };
         let owed = self.lanes[id.index()].owed();
         let portion = Pool::of(self.working().map(|(_, pace)| pace))
             .portion_time(self.slots.window() * SLOT_BYTES as u64);
-        let lane = &mut self.lanes[id.index()];
-        let track = lane.track_mut(conn);
+        let track = self.lanes[id.index()].track_mut(conn);
         let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
             None => match self.slots.take(index) {
                 Some(slot) => slot,
+                None if self.head_is_stuck() => {
+                    self.lanes[id.index()].blocked_since = None;
+                    self.take_back(id);
+                    self.wake_all(wake);
+                    return LaneDo::Close;
+                }
                 None => {
+                    let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
                     lane.blocked_since.get_or_insert(now);
                     return LaneDo::Wait(None);
                 }
             },
         };
+        let lane = &mut self.lanes[id.index()];
         if let Some(since) = lane.blocked_since.take() {
             lane.rate.resume(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
@@ -493,7 +500,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
         // The client waits for the head: its slot is worth waking up for as soon as it is complete.
-        let mark = if index == self.slots.next() { portion.min(len) } else { portion };
+        let is_head = (self.slots.next()..index).all(|i| self.slots.has(i));
+        let mark = if is_head { portion.min(len) } else { portion };
         lane.track_mut(conn).mark = mark;
         LaneDo::Read {
             conn,
@@ -529,14 +537,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
             let gap = head.at.since(track.heard);
-            rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO });
+            if chunk.purpose == Purpose::Payload {
+                rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
+            }
             chunk.begun = true;
             track.heard = head.at;
         }
         if len > 0 {
             track.heard = now;
             self.last_byte = now;
-            rate.add(now, len.into());
+            if chunk.purpose == Purpose::Payload {
+                rate.add(now, len.into());
+            }
             chunk.rest.start += u64::from(len);
         }
         let (pos, done, purpose) = (chunk.rest.start, chunk.rest.is_empty(), chunk.purpose);
@@ -561,18 +573,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     fn slot_complete(&mut self, now: Instant, id: LaneId, index: u64, slot: S, wake: &mut Wake) {
         let extent = self.slots.extent(index);
-        let ahead = index >= self.slots.next();
-        let lane = &mut self.lanes[id.index()];
-        if self.slots.put(index, slot) {
-            lane.stats.bytes += extent.end - extent.start;
+        let bytes = extent.end - extent.start;
+        let is_new = self.slots.put(index, slot);
+        if is_new {
             self.todo.settle(index);
             if index == self.slots.next() && self.standing_since.is_some() {
                 wake.add_client();
             }
         } else {
-            lane.stats.duplicates += extent.end - extent.start;
-            debug_assert!(!ahead || self.slots.has(index));
+            self.wake_waiting(wake);
         }
+        let lane = &mut self.lanes[id.index()];
+        *(if is_new { &mut lane.stats.bytes } else { &mut lane.stats.duplicates }) += bytes;
         if lane.state == LaneState::Probing {
             lane.state = LaneState::Up;
             lane.up_since = now;
@@ -585,10 +597,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The lane gives up what it was asked for: it goes to the front of the plan.
     fn fail(&mut self, now: Instant, id: LaneId, why: Fault, wake: &mut Wake) {
-        if self.over.is_some() {
+        let lane = &mut self.lanes[id.index()];
+        if self.over.is_some() || lane.is_out() {
             return;
         }
-        let lane = &mut self.lanes[id.index()];
         let probing_cut = lane.main.chunks.iter().any(|c| c.purpose == Purpose::Probe);
         lane.fail(now, why);
         self.take_back(id);

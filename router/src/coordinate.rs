@@ -20,9 +20,9 @@ use bamqp_core::transfer::{ClientDo, ClientEvent, Fault, LaneEvent, LaneId, Outc
 use crate::clock;
 use crate::daemon::Shared;
 use crate::fetch::{Fetcher, File, Source};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
-use crate::net::{self, PollFd, PollFlags};
+use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::relay::{self, Pump, RelayError};
 use crate::session::{Session, Slot};
 
@@ -45,8 +45,8 @@ pub struct Job<'a> {
     pub origin: Arc<TcpStream>,
     /// Where that connection leads: further ones of the own link go to the same address.
     pub origin_address: SocketAddr,
-    /// How long its handshake took.
-    pub connect_time: Duration,
+    /// How long the origin took from the request to the response's head.
+    pub answer_time: Duration,
     /// The body's first bytes, which came with the head. The client has them already.
     pub body_start: &'a [u8],
     /// Which bytes of how large a file the body is, and under which validator.
@@ -82,7 +82,11 @@ pub fn situation(shared: &Shared, address: Result<(), Refusal>) -> Situation {
 /// # Errors
 /// Why it doesn't have all of it; its connection has to be closed.
 pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError> {
-    let range = job.pool.range.start + job.body_start.len() as u64..job.pool.range.end;
+    let mut start = job.pool.range.start + job.body_start.len() as u64;
+    if job.body_start.is_empty() {
+        start += first_bytes(&job)?;
+    }
+    let range = start..job.pool.range.end;
     let Some(session) = begin(shared, &job, range.clone()) else {
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
@@ -93,6 +97,28 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         Outcome::Complete => Ok(Done { origin_reusable: false }),
         Outcome::ClientGone => Err(RelayError::Sink(std::io::ErrorKind::BrokenPipe.into())),
         Outcome::NoLaneLeft(_) => Err(RelayError::EndedEarly),
+    }
+}
+
+/// Passes on the first bytes as they come, since the client must not wait for a whole slot; how many there were.
+fn first_bytes(job: &Job<'_>) -> Result<u64, RelayError> {
+    let mut buffer = [0; STEP_BYTES];
+    let most =
+        usize::try_from(job.pool.range.end - job.pool.range.start).unwrap_or(usize::MAX).min(buffer.len());
+    let buffer = buffer.get_mut(..most).unwrap_or_default();
+    loop {
+        match net::read(&job.origin, buffer).map_err(RelayError::Source)? {
+            Moved::Bytes(bytes) => {
+                let came = buffer.get(..bytes).unwrap_or_default();
+                net::write_all(job.client, came, CLIENT_PATIENCE).map_err(RelayError::Sink)?;
+                return Ok(bytes as u64);
+            }
+            Moved::WouldBlock => {
+                let deadline = std::time::Instant::now() + relay::IDLE;
+                net::await_readable(&job.origin, deadline).map_err(|_| RelayError::Idle)?;
+            }
+            Moved::End => return Err(RelayError::EndedEarly),
+        }
     }
 }
 
@@ -118,7 +144,7 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     });
     let own = OwnLink {
         rate: shared.own_link.rate().unwrap_or(UNKNOWN_RATE),
-        rtt: Span::from_micros(job.connect_time.as_micros() as u64),
+        rtt: Span::from_micros(job.answer_time.as_micros() as u64),
         hold: net::receive_buffer(&*job.origin).map_or(0, |bytes| (bytes / 2) as u32),
     };
     let helpers = shared.peers.select(own.rate, own.rtt);

@@ -21,6 +21,7 @@ use crate::origin::Gate;
 use crate::own_link::OwnLinkRecord;
 use crate::peers::Peers;
 use crate::proxy;
+use crate::serve::Serve;
 use crate::status::{SessionReport, Sessions};
 
 /// How long not to accept after the system refused for want of descriptors or memory.
@@ -36,11 +37,13 @@ pub struct Shared {
     /// Our pseudonym in `Via`: a token that no other router has.
     pub via: String,
     /// Which addresses may be reached.
-    pub gate: Gate,
+    pub gate: Arc<Gate>,
     /// What `stop` ends.
-    pub live: Live,
+    pub live: Arc<Live>,
     /// The neighbours that help.
     pub peers: Peers,
+    /// What other routers may ask of this one.
+    pub serve: Serve,
     /// The pooled downloads of this household.
     pub sessions: Sessions,
     /// What is known of the own internet link.
@@ -119,13 +122,17 @@ impl Daemon {
             listeners.iter().filter(move |(side, ..)| *side == wanted).map(|(_, address, _)| *address)
         };
         let (clients, peers) = (of(Side::Clients).collect(), of(Side::Peers).next());
+        let via = format!("bamqp-{}", key.fingerprint());
+        let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
+        let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
         let shared = Arc::new(Shared {
-            via: format!("bamqp-{}", key.fingerprint()),
-            gate: Gate::new(&config, listeners.iter().map(|(_, address, _)| *address).collect()),
             peers: Peers::new(&config).map_err(StartError::System)?,
+            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone()),
             config,
             key,
-            live: Live::default(),
+            via,
+            gate,
+            live,
             sessions: Sessions::default(),
             own_link: OwnLinkRecord::default(),
             counters: Counters::default(),
@@ -261,8 +268,15 @@ fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
 }
 
 /// Starts a thread for a connection of another router.
-fn admit_peer(_shared: &Arc<Shared>, _socket: TcpStream, from: SocketAddr) {
-    log::debug!("{from}: the peer side is not served yet");
+fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
+    let serving = shared.clone();
+    let started = shared
+        .live
+        .add(socket)
+        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, from)));
+    if let Err(error) = started {
+        log::warn!("{from}: no thread for a router: {error}");
+    }
 }
 
 fn refuse(shared: &Shared, socket: &TcpStream, from: SocketAddr, refuse: Refuse) {

@@ -4,7 +4,7 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bamqp_core::decide::{Decision, Pool, decide};
 use bamqp_core::http::Version;
@@ -85,6 +85,7 @@ impl Exchange<'_> {
         let mut scanner = BodyScanner::new(self.body);
         let ready = scanner.scan(client_inbox.data()).map_err(Trouble::BadRequestBody)?;
         let start = client_inbox.data().get(..ready).unwrap_or_default();
+        let asked = Instant::now();
         // If it can't be written, the origin may have answered all the same; the wait finds out.
         let _ = net::write_both(socket, head, start, FOR_WRITING);
         client_inbox.consume(ready);
@@ -101,6 +102,7 @@ impl Exchange<'_> {
         let Ok(Some((response, _))) = Response::parse(inbox.data()) else {
             return Err(Trouble::BadAnswer("malformed head"));
         };
+        let answer_time = asked.elapsed();
         let plan = self.plan(&response, upload.is_done())?;
         let mut out = vec![0; OUT_BYTES];
         let mut writer = HeadWriter::new(&mut out);
@@ -110,7 +112,7 @@ impl Exchange<'_> {
         out.truncate(out_length);
 
         let result = match self.decide(&response, link) {
-            Some(pool) => self.pooled(pool, &out, head_length, link, inbox),
+            Some(pool) => self.pooled(pool, &out, head_length, (link, answer_time), inbox),
             None => self.relayed(&plan, &out, head_length, &mut upload, socket, inbox)?.map(|()| true),
         };
         Ok(match result {
@@ -254,7 +256,7 @@ impl Exchange<'_> {
         pool: Pool,
         out: &[u8],
         head_length: usize,
-        link: &Connected,
+        (link, answer_time): (&Connected, Duration),
         inbox: &mut Inbox,
     ) -> Result<bool, RelayError> {
         let came = inbox.data().get(head_length..).unwrap_or_default();
@@ -265,7 +267,7 @@ impl Exchange<'_> {
             client: self.client,
             origin: link.socket.clone(),
             origin_address: link.address,
-            connect_time: link.took,
+            answer_time,
             body_start,
             pool,
             uri: *self.uri,

@@ -2,6 +2,8 @@
 //! checks each answer's head, hands out the bytes. Not responsible for which ranges, nor for waiting: it never
 //! blocks, and says what to wait for.
 
+mod splice;
+
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::net::TcpStream;
@@ -113,6 +115,8 @@ pub struct Fetcher {
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     mark: usize,
+    /// What went wrong after bytes that were still good: the next call tells.
+    broken: Option<Fault>,
 }
 
 impl Fetcher {
@@ -137,6 +141,7 @@ impl Fetcher {
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             mark: 1,
+            broken: None,
         }
     }
 
@@ -154,6 +159,9 @@ impl Fetcher {
     /// # Errors
     /// If no connection can be made or it fails at once.
     pub fn ask(&mut self, range: Range<u64>, live: &Live) -> Result<(), Fault> {
+        if self.asks.is_empty() {
+            self.forget_if_closed();
+        }
         self.asks.push_back(Ask { range, sent: None }).map_err(|_| Fault::Malformed)?;
         if self.socket.is_none() {
             self.connect(live)?;
@@ -240,7 +248,7 @@ impl Fetcher {
             };
             self.body = Some(left - got as u64);
             if left == got as u64 {
-                self.finish_answer(live)?;
+                self.finish_answer(live);
             }
             return Ok(Progress::Bytes(got));
         }
@@ -257,15 +265,20 @@ impl Fetcher {
     }
 
     /// The oldest range is complete: the next answer follows, or the connection ends.
-    fn finish_answer(&mut self, live: &Live) -> Result<(), Fault> {
+    fn finish_answer(&mut self, live: &Live) {
         self.body = None;
         self.asks.pop_front();
         self.answered += 1;
-        if !self.closes {
-            return self.send();
+        let closes = self.closes;
+        if closes {
+            self.forget_connection();
         }
-        self.forget_connection();
-        if !self.asks.is_empty() { self.connect(live) } else { Ok(()) }
+        let next = match self.asks.is_empty() {
+            true => Ok(()),
+            false if closes => self.connect(live),
+            false => self.send(),
+        };
+        self.broken = next.err();
     }
 
     fn forget_connection(&mut self) {
@@ -285,6 +298,9 @@ impl Fetcher {
 
     /// Sends the requests that may be sent.
     fn send(&mut self) -> Result<(), Fault> {
+        if let Some(fault) = self.broken.take() {
+            return Err(fault);
+        }
         let Some(socket) = self.socket.clone() else { return Ok(()) };
         if !self.connected {
             match net::finish_connect(&socket) {

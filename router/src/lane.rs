@@ -31,6 +31,8 @@ pub struct Lane {
     id: LaneId,
     link: Link,
     connections: [Option<Box<Fetcher>>; 2],
+    /// Whether the peer has accepted, so that it is to be told when the session is over.
+    has_joined: bool,
 }
 
 impl Lane {
@@ -40,7 +42,7 @@ impl Lane {
             Link::Original(fetcher) => (Link::Own(fetcher.source().clone()), Some(fetcher)),
             other => (other, None),
         };
-        Self { shared, session, id, link, connections: [original, None] }
+        Self { shared, session, id, link, connections: [original, None], has_joined: false }
     }
 
     /// Works until the session is over or the lane is out of it.
@@ -84,6 +86,7 @@ impl Lane {
     fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
         match self.shared.peers.join(peer, &self.session, &self.shared.live) {
             Ok(joined) => {
+                self.has_joined = true;
                 let source =
                     Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
                 let fetcher = Fetcher::new(self.session.file.clone(), source, Some(joined.socket));
@@ -192,16 +195,21 @@ impl Lane {
     /// The lane is done: what it measured is remembered, and a peer is told.
     fn leave(mut self) {
         let Link::Peer(peer) = self.link else {
+            if self.id == LaneId::ORIGINAL
+                && let Some((socket, _)) = self.connections[0].as_ref().and_then(|original| original.wants())
+            {
+                // The proxy holds it as well: what the origin still sends must not fill the link.
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
             if let Some(rate) = self.session.measured_rate(LaneKind::Own, "own") {
                 self.shared.own_link.record(rate);
             }
             return;
         };
         let rate = self.session.measured_rate(LaneKind::Peer, self.name());
-        let main = self.connections[0].take();
+        let socket = self.connections[0].take().and_then(|main| main.into_clean_socket());
         self.close();
-        if let Some(main) = main {
-            let socket = main.into_clean_socket();
+        if self.has_joined {
             self.shared.peers.leave(peer, &self.session, socket, rate, &self.shared.live);
         }
     }

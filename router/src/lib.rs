@@ -27,6 +27,7 @@ pub mod pace;
 pub mod peers;
 pub mod proxy;
 pub mod relay;
+pub mod serve;
 pub mod session;
 pub mod status;
 pub mod uci;

@@ -23,7 +23,7 @@ const MOST_MARK: usize = 64 * 1024;
 /// How long bytes may wait in the socket for more to come.
 const PORTION: Duration = Duration::from_millis(50);
 /// When to look what has come although the mark was not reached: the sender has slowed down.
-const LOOK_AFTER: Duration = Duration::from_millis(100);
+pub const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 impl Pace {
     /// For the responses of `source`.
@@ -43,8 +43,13 @@ impl Pace {
         }
     }
 
+    /// Bytes begin to flow now, after a pause that says nothing about the link.
+    pub fn begin(&mut self, now: Instant) {
+        (self.since, self.bytes) = (now, 0);
+    }
+
     /// The mark for a wait with `rest` bytes to come.
-    fn wanted(&self, rest: u64) -> usize {
+    pub fn wanted(&self, rest: u64) -> usize {
         let portion = self.rate.saturating_mul(PORTION.as_millis() as u64) / 1000;
         let most = MOST_MARK.min(self.half_buffer);
         usize::try_from(portion.min(rest)).map_or(most, |bytes| bytes.clamp(1, most.max(1)))

@@ -4,32 +4,28 @@
 //! One thread a peer keeps it in view: HELLO when connecting and every 30 s. Its connection is parked in between, and a
 //! session takes it, so that INIT waits for no handshake.
 
-use core::fmt;
+mod ask;
+
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bamqp_core::http::response::Response;
-use bamqp_core::http::target::Uri;
-use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
-use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::{self, Details, Hello};
-use bamqp_core::message::init::{Answer, Init};
-use bamqp_core::message::reason::{DeclineReason, DropReason};
-use bamqp_core::message::{Fingerprint, MessageError};
+use bamqp_core::message::reason::DropReason;
 use bamqp_core::select::{self, Candidate};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, Outcome};
 
 use crate::clock;
 use crate::config::Config;
-use crate::inbox::Inbox;
 use crate::live::Live;
-use crate::net::{self, Moved, PollFd, PollFlags, Waker};
+use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::session::{Helper, Session};
+
+pub use self::ask::Trouble;
 
 /// Between two HELLOs.
 const HELLO_EVERY: Duration = Duration::from_secs(30);
@@ -55,6 +51,8 @@ struct Entry {
     address: SocketAddr,
     key: Fingerprint,
     record: Mutex<Record>,
+    /// Tells the keeper that another connection is parked, or none.
+    changed: Waker,
 }
 
 #[derive(Debug)]
@@ -93,54 +91,6 @@ pub struct PeerView {
     pub rate: Option<u64>,
 }
 
-/// Why there is no answer from a peer, or none that can be used.
-#[derive(Debug)]
-pub enum Trouble {
-    /// It was not asked yet.
-    NotTried,
-    /// The connection.
-    Io(io::Error),
-    /// The answer can't be understood.
-    Malformed,
-    /// The answer is none of this message.
-    Message(MessageError),
-    /// Another router answers than the one whose key is configured.
-    WrongKey(Fingerprint),
-    /// It does not take part; not to be asked again for so many seconds.
-    Declined(DeclineReason, u32),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotTried => write!(f, "not tried yet"),
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Malformed => write!(f, "its answer is not HTTP"),
-            Self::Message(error) => write!(f, "its answer is not right: {error}"),
-            Self::WrongKey(key) => {
-                write!(f, "another key answers ({key}): check its public_key in the configuration")
-            }
-            Self::Declined(reason, seconds) => {
-                write!(f, "declined: {reason}, not to be asked for {seconds} s")
-            }
-        }
-    }
-}
-
-impl core::error::Error for Trouble {}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<MessageError> for Trouble {
-    fn from(error: MessageError) -> Self {
-        Self::Message(error)
-    }
-}
-
 /// A peer that takes part in a session.
 #[derive(Debug)]
 pub struct Joined {
@@ -162,19 +112,24 @@ impl Peers {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(config: &Config) -> io::Result<Self> {
-        let entry = |peer: &crate::config::Peer| Entry {
-            name: peer.name.clone(),
-            address: peer.address,
-            key: crate::keys::fingerprint_of(&peer.public_key),
-            record: Mutex::new(Record {
+        let entry = |peer: &crate::config::Peer| {
+            let record = Record {
                 state: PeerState::Down(Arc::new(Trouble::NotTried)),
                 parked: None,
                 rate: None,
                 not_before: None,
-            }),
+            };
+            Ok(Entry {
+                name: peer.name.clone(),
+                address: peer.address,
+                key: crate::keys::fingerprint_of(&peer.public_key),
+                record: Mutex::new(record),
+                changed: Waker::new()?,
+            })
         };
         let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-        Ok(Self { entries: config.peers.iter().map(entry).collect(), from, stop: Waker::new()? })
+        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
+        Ok(Self { entries, from, stop: Waker::new()? })
     }
 
     /// How many there are.
@@ -251,11 +206,40 @@ impl Peers {
                     now
                 }
             };
-            let until = Instant::now() + wait;
-            // Poked once and for all keepers, it stays readable.
-            match net::poll(&mut [PollFd::new(&self.stop, PollFlags::IN)], Some(until)) {
-                Ok(0) => {}
-                Ok(_) | Err(_) => return,
+            if !self.pause(entry, Instant::now() + wait) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until then, or until the peer closes the parked connection: then it is gone, or was started anew. False if
+    /// the keeper is to end.
+    fn pause(&self, entry: &Entry, until: Instant) -> bool {
+        loop {
+            // Held no longer than it is parked: whoever takes it must be able to close it.
+            let parked = entry.lock().parked.clone();
+            let watch = |waker| PollFd::new(waker, PollFlags::IN);
+            let result = match &parked {
+                Some(socket) => {
+                    let mut fds =
+                        [watch(&self.stop), watch(&entry.changed), PollFd::new(&**socket, PollFlags::IN)];
+                    net::poll(&mut fds, Some(until))
+                        .map(|ready| (ready, fds.map(|fd| !fd.revents().is_empty())))
+                }
+                None => {
+                    let mut fds = [watch(&self.stop), watch(&entry.changed)];
+                    let result = net::poll(&mut fds, Some(until));
+                    let [stop, changed] = fds.map(|fd| !fd.revents().is_empty());
+                    result.map(|ready| (ready, [stop, changed, false]))
+                }
+            };
+            match result {
+                // Poked once and for all keepers, it stays readable.
+                Ok((_, [true, ..])) | Err(_) => return false,
+                Ok((_, [_, true, _])) => {
+                    entry.changed.drain();
+                }
+                Ok(_) => return true,
             }
         }
     }
@@ -266,7 +250,8 @@ impl Peers {
     /// What the lane is to report. A decline is remembered.
     pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
         let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
-        let joined = self.over_a_connection(entry, live, |socket| entry.init(socket, session));
+        let joined = self
+            .over_a_connection(entry, live, |socket| ask::init(socket, entry.address, entry.key, session));
         match joined {
             Ok((socket, (bandwidth, hold))) => {
                 Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
@@ -298,7 +283,7 @@ impl Peers {
     ) {
         let Some(entry) = self.entries.get(peer) else { return };
         if let Some(socket) = socket {
-            entry.lock().parked = Some(socket);
+            entry.park(socket);
         }
         let reason = match session.outcome() {
             Some(Outcome::Complete) => DropReason::Done,
@@ -306,11 +291,13 @@ impl Peers {
             Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
             None => DropReason::Fault,
         };
-        match self.over_a_connection(entry, live, |socket| entry.drop_session(socket, session, reason)) {
+        match self.over_a_connection(entry, live, |socket| {
+            ask::drop_session(socket, entry.address, session, reason)
+        }) {
             Ok((socket, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
+                entry.park(socket);
                 let mut record = entry.lock();
-                record.parked = Some(socket);
                 record.rate = rate.or(record.rate);
             }
             Err(why) => {
@@ -323,13 +310,14 @@ impl Peers {
     fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
         let (socket, (rtt, hello)) = self.over_a_connection(entry, live, |socket| {
             let asked = Instant::now();
-            let hello = exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
+            let hello =
+                ask::exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
             Ok((asked.elapsed(), hello))
         })?;
         if hello.key != entry.key {
             return Err(Trouble::WrongKey(hello.key));
         }
-        entry.lock().parked = Some(socket);
+        entry.park(socket);
         Ok((rtt, hello.details))
     }
 
@@ -340,7 +328,7 @@ impl Peers {
         live: &Live,
         ask: impl Fn(&TcpStream) -> Result<T, Trouble>,
     ) -> Result<(Arc<TcpStream>, T), Trouble> {
-        let parked = entry.lock().parked.take();
+        let parked = entry.take_parked();
         if let Some(socket) = parked {
             match ask(&socket) {
                 Err(Trouble::Io(error)) if error.kind() != ErrorKind::TimedOut => {}
@@ -360,6 +348,19 @@ impl Entry {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn park(&self, socket: Arc<TcpStream>) {
+        self.lock().parked = Some(socket);
+        self.changed.poke();
+    }
+
+    fn take_parked(&self) -> Option<Arc<TcpStream>> {
+        let parked = self.lock().parked.take();
+        if parked.is_some() {
+            self.changed.poke();
+        }
+        parked
+    }
+
     fn candidate(&self) -> Candidate {
         let record = self.lock();
         let (is_up, rtt, offered) = match &record.state {
@@ -370,71 +371,5 @@ impl Entry {
         };
         let rtt = Span::from_micros(rtt.as_micros() as u64);
         Candidate { is_up, rate: record.rate.unwrap_or(offered), rtt, not_before: record.not_before }
-    }
-
-    /// INIT; bandwidth and hold if the peer accepts.
-    fn init(&self, socket: &TcpStream, session: &Session) -> Result<(u64, u32), Trouble> {
-        let file = &session.file;
-        let target = Uri::parse(&file.uri).map_err(|_| Trouble::Malformed)?;
-        let init = Init {
-            session: session.id,
-            target,
-            size: file.total,
-            validator: file.validator.clone(),
-            hops: 0,
-            recipient: self.key,
-            user_agent: file.user_agent.as_deref(),
-            accept: file.accept.as_deref(),
-        };
-        let mut answer = None;
-        exchange(
-            socket,
-            |head| init.write(head, &self.address),
-            |response| {
-                answer = Some(match Answer::parse(response)? {
-                    Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
-                    Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
-                });
-                Ok(())
-            },
-        )?;
-        answer.unwrap_or(Err(Trouble::Malformed))
-    }
-
-    fn drop_session(
-        &self,
-        socket: &TcpStream,
-        session: &Session,
-        reason: DropReason,
-    ) -> Result<Summary, Trouble> {
-        let drop = Drop { session: session.id, reason, retry_after: 0 };
-        exchange(socket, |head| drop.write_request(head, &self.address), Summary::parse)
-    }
-}
-
-/// Sends one message and reads its answer, which has no body.
-fn exchange<T>(
-    socket: &TcpStream,
-    write: impl FnOnce(&mut HeadWriter<'_>),
-    parse: impl FnOnce(&Response<'_>) -> Result<T, MessageError>,
-) -> Result<T, Trouble> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut out = vec![0; MAX_PEER_HEAD_BYTES];
-    let mut head = HeadWriter::new(&mut out);
-    write(&mut head);
-    let length = head.finish().map_err(|_| Trouble::Malformed)?;
-    net::write_all(socket, out.get(..length).unwrap_or_default(), PATIENCE)?;
-    let mut inbox = Inbox::new(MAX_PEER_HEAD_BYTES);
-    loop {
-        match Response::parse(inbox.data()) {
-            Ok(Some((response, length))) if length == inbox.data().len() => return Ok(parse(&response)?),
-            Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return Err(Trouble::Malformed),
-        }
-        match inbox.fill(socket)? {
-            Moved::Bytes(_) => {}
-            Moved::WouldBlock => net::await_readable(socket, deadline)?,
-            Moved::End => return Err(Trouble::Io(ErrorKind::UnexpectedEof.into())),
-        }
     }
 }

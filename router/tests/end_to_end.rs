@@ -175,7 +175,7 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair]) -> Daemon {
  list connect_ports '8443'\n"
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
-        let public = bamqp_router::keys::base64_encode(key.public().as_bytes());
+        let public = bamqp_router::keys::base64_encode(key.public());
         text += &format!(
             "config peer 'R{j}'\n option address '{net}.{j}.1:7733'\n option public_key '{public}'\n"
         );

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{Conn, LaneDo, LaneId, LaneKind, LaneState, Transfer, Wake};
 use crate::lane::{Chunk, Purpose, Waiting};
-use crate::limits::{MAX_PIPELINE, SLOT_BYTES};
+use crate::limits::SLOT_BYTES;
 use crate::plan::{Pace, Pool, bytes_in, share};
 use crate::time::{Instant, Span};
 
@@ -32,7 +32,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return Some(asked);
         }
         let lane = &self.lanes[id.index()];
-        if lane.kind == LaneKind::Original || lane.main.chunks.len() + 1 >= MAX_PIPELINE {
+        if lane.kind == LaneKind::Original {
             return None;
         }
         if lane.kind == LaneKind::Own && matches!(self.cut, super::Cut::Unproven { .. }) {
@@ -69,12 +69,13 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         (self.slots.next() + ahead).min(self.slots.end())
     }
 
-    /// The lanes that payload is asked of.
+    /// The lanes that payload is asked of. One that is being probed may be dead: nobody leaves work to it, or is let go
+    /// for its sake.
     pub(super) fn working(&self) -> impl Iterator<Item = (usize, Pace)> + Clone + '_ {
         self.lanes
             .iter()
             .enumerate()
-            .filter(|(i, l)| l.is_up() && self.may_work(*i))
+            .filter(|(i, l)| l.state == LaneState::Up && self.may_work(*i))
             .map(|(i, l)| (i, l.pace()))
     }
 
@@ -150,24 +151,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.handed_out(now, id)
     }
 
-    /// Until the own link's second connection has a rate of its own, the original response's is the best guess.
+    /// Until the own link's second connection has a rate of its own, half of the original
+    /// response's is the best guess: they share the link.
     fn adopt_own_rate(&mut self, id: LaneId) {
         let measured = self.lanes[LaneId::ORIGINAL.index()].rate;
         let own = &mut self.lanes[id.index()];
-        if own.kind == LaneKind::Own && !own.rate.is_measured() && measured.is_measured() {
-            own.rate = crate::lane::Rate::new(measured.get());
+        if own.kind == LaneKind::Own && !own.rate.is_begun() {
+            own.rate = crate::lane::Rate::new(measured.get() / 2);
         }
-    }
-
-    /// A lane's pace, with what delays it besides its own debt.
-    fn pace(&self, index: usize) -> Pace {
-        let lane = &self.lanes[index];
-        let mut pace = lane.pace();
-        if lane.kind == LaneKind::Own {
-            // Before the cut both connections share the own link.
-            pace.owed += self.lanes[LaneId::ORIGINAL.index()].owed();
-        }
-        pace
     }
 
     /// How many bytes the lane's thread sleeps for at most.
@@ -178,7 +169,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Which slots lane `id` is asked for next, and on which connection.
     fn choose(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
-        let me = self.pace(id.index());
+        let me = self.lanes[id.index()].pace();
         if self.lanes[id.index()].state == LaneState::Probing {
             return self.choose_for_probing(now, id);
         }
@@ -192,9 +183,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if !me.wants_more(self.mark(id)) || self.is_let_go(now, id, me) {
             return None;
         }
-        let frontier = self.todo.frontier();
-        let open = self.horizon(id.index()).saturating_sub(frontier);
+        let open = self.horizon(id.index()).saturating_sub(self.todo.frontier());
         if open > 0 {
+            if self.lanes[id.index()].main.chunks.is_full() {
+                return None;
+            }
             let count = self.fair_count(id, me, pool, chunk_time, most).min(open);
             return (count > 0).then(|| (Conn::Main, self.todo.advance(count)));
         }
@@ -212,7 +205,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
             return most.max(1);
         }
-        let others = || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.pace(i));
+        let others =
+            || self.working().map(|(i, _)| i).filter(|&i| i != id.index()).map(|i| self.lanes[i].pace());
         let mine = share(rest, me, others());
         let rounded = (mine + slot / 2) / slot;
         if rounded > 0 {
@@ -233,31 +227,54 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let lane = &self.lanes[id.index()];
         let next = self.slots.next();
         let run = self.todo.first_lost(next, most, |i| !lane.owes(i))?;
+        let conn = self.could_ask(id.index(), run.start)?;
         let slot = SLOT_BYTES as u64;
         let done = |pace: Pace| pace.busy() + pace.time_for(slot);
-        let best = self
-            .working()
-            .filter(|(i, _)| *i != 0 && !self.lanes[*i].owes(run.start))
-            .map(|(i, _)| done(self.pace(i)))
-            .min()?;
+        let best = self.could_be_asked(run.start).map(|i| done(self.lanes[i].pace())).min()?;
         let urgent = done(me) <= best;
         if !urgent && !(me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10))
         {
             return None;
         }
-        let window_end = next + self.slots.window();
-        if lane.main.last_slot().is_none_or(|last| last < run.start) {
-            return (run.start < self.horizon(id.index())).then_some((Conn::Main, run));
+        let end = match conn {
+            Conn::Main => self.horizon(id.index()),
+            Conn::Spare => next + self.slots.window(),
+        };
+        let run = run.start..run.end.min(end);
+        (!run.is_empty()).then_some((conn, run))
+    }
+
+    /// The connection on which lane `index` could be asked for slot `slot`: one with nothing behind that slot.
+    fn could_ask(&self, index: usize, slot: u64) -> Option<Conn> {
+        let lane = self.lanes.get(index)?;
+        if lane.kind == LaneKind::Original || !lane.is_up() || !self.may_work(index) || lane.owes(slot) {
+            return None;
         }
-        let run = run.start..run.end.min(window_end);
-        let fits = lane.spare.last_slot().is_none_or(|last| last < run.start)
-            && lane.spare.chunks.len() + 1 < MAX_PIPELINE;
-        (fits && !run.is_empty()).then_some((Conn::Spare, run))
+        [Conn::Main, Conn::Spare].into_iter().find(|&conn| {
+            let track = lane.track(conn);
+            track.last_slot().is_none_or(|last| last < slot) && !track.chunks.is_full()
+        })
+    }
+
+    /// The lanes in good order that could be asked for slot `slot`.
+    fn could_be_asked(&self, slot: u64) -> impl Iterator<Item = usize> + '_ {
+        self.working().map(|(i, _)| i).filter(move |&i| self.could_ask(i, slot).is_some())
+    }
+
+    /// Whether nobody brings the head, and nobody could be asked for it because each connection stands blocked behind
+    /// later slots, which have to wait for the head.
+    pub(super) fn head_is_stuck(&self) -> bool {
+        let head = self.slots.next();
+        self.todo.is_lost(head) && (0..self.lanes.len()).all(|i| self.could_ask(i, head).is_none())
     }
 
     /// A lane that comes back repeats the slot that is expected last, so that it stalls nobody if it fails again; if
     /// nobody else brings anything, it takes what there is.
     fn choose_for_probing(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+        let head = self.slots.next();
+        if self.todo.is_lost(head) && self.could_be_asked(head).next().is_none() {
+            return self.could_ask(id.index(), head).map(|conn| (conn, head..head + 1));
+        }
         if self.lanes[id.index()].owed() > 0 {
             return None;
         }

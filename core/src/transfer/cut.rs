@@ -84,9 +84,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let asked = Some(original.main.heard);
             let _ = original.main.chunks.push_back(crate::lane::Chunk { asked, begun: true, ..chunk });
         }
-        if self.cut_is_near() {
-            wake.add_lane(LaneId::OWN.index());
-        }
     }
 
     /// A peer is ready: the original response is to bring what comes before the peer can deliver, and everything
@@ -104,21 +101,13 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let pool = Pool::of(self.lanes.iter().filter(|l| l.kind != LaneKind::Own).map(|l| l.pace()));
         let starts =
             pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
-        let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() / 2);
+        let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() * 3 / 4);
         self.gap_end = self.todo.advance((at + lead).saturating_sub(self.todo.frontier())).end;
         let end = self.slots.extent(self.gap_end - 1).end;
         if let Some(chunk) = self.lanes[LaneId::ORIGINAL.index()].main.chunks.front_mut() {
             chunk.rest.end = end;
         }
         self.wake_waiting(wake);
-    }
-
-    /// Whether the cut is certain and so near that the own link's next request must go out now, so that its answer
-    /// follows without a gap.
-    pub(super) fn cut_is_near(&self) -> bool {
-        let Some(original) = self.lanes.first() else { return false };
-        let Some(last) = original.main.last_slot() else { return false };
-        self.cut == Cut::Earned && self.slots.has(last + 1) && original.pace().wants_more(original.main.mark)
     }
 
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open
@@ -133,7 +122,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some(lane) = self.lanes.get(index) else { return false };
         match lane.kind {
             LaneKind::Original => true,
-            LaneKind::Own => self.cut == Cut::Done || self.cut_is_near(),
+            // Before the cut it warms up its connection beside the original response, so that there is no gap.
+            LaneKind::Own => matches!(self.cut, Cut::Earned | Cut::Done),
             LaneKind::Peer => !matches!(self.cut, Cut::Refused(_)) && !self.cut_is_late(),
         }
     }

@@ -1,0 +1,356 @@
+//! What is answered on one connection from another router, in the order of the requests, and what it waits for.
+//! Not responsible for reading requests ([`super::desk`]) nor for which sessions there may be.
+
+use core::ops::Range;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bamqp_core::http::body::BodyLength;
+use bamqp_core::http::forward::keeps_alive;
+use bamqp_core::http::request::Request;
+use bamqp_core::http::write::HeadWriter;
+use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
+use bamqp_core::message::drop::Drop;
+use bamqp_core::message::init::{Accept, Decline, Init};
+use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_core::message::{MessageError, PeerRequest, SessionId};
+
+use super::desk::End;
+use super::doors::Visit;
+use super::errand::{Errand, Step};
+use super::sessions::SILENCE;
+use super::{BUSY_FOR, HOLD_BYTES, Serve};
+use crate::net::{self, Moved, PollFd, PollFlags};
+
+/// How long a peer's connection may be silent; it says HELLO every 30 s.
+pub const PEER_SILENCE: Duration = Duration::from_secs(90);
+
+/// How long a stranger's connection lasts in all (DESIGN section 7).
+pub const STRANGER_TIME: Duration = Duration::from_secs(5);
+
+/// How long a coordinator may leave unread what it has asked for. Long: its client may have paused.
+const UNREAD: Duration = Duration::from_secs(120);
+
+/// Transfers before requests are looked for again.
+const TURNS: usize = 64;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// It was answered or entered.
+    Yes,
+    /// It has to wait until what was asked before it is answered.
+    Later,
+}
+
+/// What keeps the connection from going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// Requests.
+    Requests,
+    /// The origin's bytes.
+    Origin,
+    /// Room towards the coordinator.
+    Room,
+    /// Nothing; but others had to have their turn.
+    Turn,
+}
+
+/// The answering side of a connection.
+pub(super) struct Counter<'a> {
+    serve: &'a Serve,
+    visit: &'a Visit<'a>,
+    pub socket: Arc<TcpStream>,
+    outbox: Box<[u8]>,
+    unsent: Range<usize>,
+    errand: Option<Errand<'a>>,
+    /// No more requests are read; why the connection ends when all is answered.
+    pub closing: Option<End>,
+    opened: Instant,
+    /// The last request.
+    heard: Instant,
+    /// The last time that something moved towards the coordinator.
+    moved: Instant,
+}
+
+impl<'a> Counter<'a> {
+    pub fn new(serve: &'a Serve, socket: Arc<TcpStream>, visit: &'a Visit<'a>) -> Self {
+        let now = Instant::now();
+        Counter {
+            serve,
+            visit,
+            socket,
+            outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
+            unsent: 0..0,
+            errand: None,
+            closing: None,
+            opened: now,
+            heard: now,
+            moved: now,
+        }
+    }
+
+    /// Whether all that was asked is answered.
+    pub fn is_quiet(&self) -> bool {
+        self.unsent.is_empty() && self.errand.as_ref().is_none_or(Errand::is_quiet)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.errand.as_ref().is_some_and(Errand::is_busy)
+    }
+
+    /// The other side sends no more.
+    pub fn hung_up(&mut self) -> Result<(), End> {
+        if self.is_busy() {
+            return Err(End::Gone);
+        }
+        self.closing = Some(End::Closed);
+        Ok(())
+    }
+
+    /// Writes an answer; nothing else is being sent.
+    fn answer(&mut self, write: impl FnOnce(&mut HeadWriter<'_>)) -> Result<Handled, End> {
+        let mut head = HeadWriter::new(&mut self.outbox);
+        write(&mut head);
+        self.unsent = 0..head.finish().map_err(End::Answer)?;
+        Ok(Handled::Yes)
+    }
+
+    pub fn malformed(&mut self, status: u16, phrase: &str) -> Result<Handled, End> {
+        if !self.is_quiet() {
+            return Ok(Handled::Later);
+        }
+        self.serve.malformed.fetch_add(1, Ordering::Relaxed);
+        self.closing = Some(End::Malformed);
+        self.answer(|head| {
+            head.status(status, phrase).field("Content-Length", "0").field("Connection", "close");
+        })
+    }
+
+    pub fn handle(&mut self, request: &Request<'_>) -> Result<Handled, End> {
+        // No message has a body, so that what follows a head is the next one.
+        if !matches!(BodyLength::of_request(request), Ok(BodyLength::None | BodyLength::Exact(0))) {
+            return self.malformed(400, "Bad Request");
+        }
+        let message = match PeerRequest::parse(request) {
+            Ok(message) => message,
+            Err(MessageError::Unknown) => return self.malformed(404, "Not Found"),
+            Err(error) => {
+                log::debug!("router {}: {error}", self.visit.ip);
+                return self.malformed(400, "Bad Request");
+            }
+        };
+        // Only chunks of one session are worked on together.
+        let handled = match message {
+            PeerRequest::Chunk(chunk) => self.chunk(&chunk)?,
+            _ if !self.is_quiet() => Handled::Later,
+            PeerRequest::Hello => {
+                let hello = self.serve.hello(self.visit.is_peer);
+                self.answer(|head| hello.write(head))?
+            }
+            PeerRequest::Init(init) => self.init(&init)?,
+            PeerRequest::Drop(drop) => self.end_session(&drop)?,
+        };
+        if handled == Handled::Yes {
+            self.heard = Instant::now();
+            if !keeps_alive(&request.fields, request.version) {
+                self.closing = Some(End::Closed);
+            }
+        }
+        Ok(handled)
+    }
+
+    fn init(&mut self, init: &Init<'_>) -> Result<Handled, End> {
+        self.errand = None;
+        let serve = self.serve;
+        let begun = serve.begin(init, self.visit.ip, self.visit.is_peer).and_then(|session| {
+            // No descriptors left: as good as any other reason to be busy.
+            let busy = |_| Decline { reason: DeclineReason::Busy, retry_after: BUSY_FOR };
+            Errand::new(session, serve.way()).map_err(busy)
+        });
+        match begun {
+            Ok(errand) => {
+                self.errand = Some(errand);
+                let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
+                self.answer(|head| accept.write(head))
+            }
+            Err(decline) => {
+                log::debug!(
+                    "router {}: session {} declined: {}",
+                    self.visit.ip,
+                    init.session,
+                    decline.reason
+                );
+                self.answer(|head| decline.write(head))
+            }
+        }
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(chunk.session, self.visit.ip, Instant::now());
+        let Some(session) = found else { return self.refuse(chunk.session, DropReason::UnknownSession) };
+        if chunk.range.end > session.file.total {
+            return self.refuse(chunk.session, DropReason::BadRange);
+        }
+        match &mut self.errand {
+            Some(errand) if Arc::ptr_eq(&errand.session, &session) => {
+                if errand.is_full() {
+                    return Ok(Handled::Later);
+                }
+                errand.ask(chunk.range.clone());
+            }
+            _ => {
+                if !self.is_quiet() {
+                    return Ok(Handled::Later);
+                }
+                match Errand::new(session, self.serve.way()) {
+                    Ok(new) => self.errand.insert(new).ask(chunk.range.clone()),
+                    Err(_) => return self.refuse(chunk.session, DropReason::Busy),
+                }
+            }
+        }
+        Ok(Handled::Yes)
+    }
+
+    fn refuse(&mut self, session: SessionId, reason: DropReason) -> Result<Handled, End> {
+        if !self.is_quiet() {
+            return Ok(Handled::Later);
+        }
+        self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))
+    }
+
+    fn end_session(&mut self, drop: &Drop) -> Result<Handled, End> {
+        if self.errand.as_ref().is_some_and(|errand| errand.session.id == drop.session) {
+            self.errand = None;
+        }
+        match self.serve.sessions.end(drop.session, self.visit.ip, Instant::now()) {
+            Some(summary) => {
+                log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
+                self.answer(|head| summary.write(head))
+            }
+            None => self.refuse(drop.session, DropReason::UnknownSession),
+        }
+    }
+
+    /// Moves what can be moved without waiting; what it would have to wait for.
+    pub fn transfer(&mut self) -> Result<Wants, End> {
+        if let Some(errand) = &mut self.errand {
+            errand.send_on();
+        }
+        for _ in 0..TURNS {
+            let now = Instant::now();
+            if let Some(bytes) = self.outbox.get(self.unsent.clone()).filter(|bytes| !bytes.is_empty()) {
+                match net::write(&self.socket, bytes).map_err(End::Io)? {
+                    Moved::Bytes(bytes) => self.unsent.start += bytes,
+                    Moved::WouldBlock | Moved::End => return Ok(Wants::Room),
+                }
+                self.moved = now;
+                continue;
+            }
+            let Some(errand) = &mut self.errand else { return Ok(Wants::Requests) };
+            if errand.pipe.held() > 0 {
+                match errand.pipe.drain(&*self.socket).map_err(End::Io)? {
+                    Moved::Bytes(_) => self.moved = now,
+                    Moved::WouldBlock | Moved::End => return Ok(Wants::Room),
+                }
+                errand.not_silent_before(now);
+                continue;
+            }
+            match errand.step(now) {
+                Step::Moved => {}
+                Step::Begun(range) => {
+                    if let Some(sample) = errand.take_round_trip() {
+                        self.serve.add_round_trip(sample);
+                    }
+                    let file = errand.session.file.clone();
+                    let answer = ChunkAnswer { range, total: file.total, validator: &file.validator };
+                    self.answer(|head| answer.write(head))?;
+                }
+                Step::Refused(reason) => {
+                    let session = errand.session.id;
+                    self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))?;
+                }
+                Step::Cut => return Err(End::Cut),
+                Step::Wait => return Ok(Wants::Origin),
+                Step::Idle => return Ok(Wants::Requests),
+            }
+        }
+        Ok(Wants::Turn)
+    }
+
+    /// Waits for the coordinator and the origin, no longer than either may be silent. `reading`: another request
+    /// can be taken.
+    pub fn wait(&mut self, wants: Wants, reading: bool) -> Result<(), End> {
+        let now = Instant::now();
+        let is_quiet = self.is_quiet();
+        let limit = match wants {
+            _ if !self.visit.is_peer => self.opened + STRANGER_TIME,
+            Wants::Room => self.moved.max(self.heard) + UNREAD,
+            _ => self.heard + PEER_SILENCE,
+        };
+        if now >= limit && (is_quiet || wants == Wants::Room) {
+            return Err(End::Silent);
+        }
+        // A session that nobody asks anything of is let go of, and its connection to the origin with it.
+        let let_go = self.heard + SILENCE;
+        if is_quiet && now >= let_go {
+            self.errand = None;
+        }
+        let until = match &mut self.errand {
+            Some(_) if is_quiet => limit.min(let_go),
+            Some(errand) if wants == Wants::Origin => {
+                if now >= errand.deadline() {
+                    errand.give_up_silent();
+                    return Ok(());
+                }
+                errand.deadline()
+            }
+            _ => limit,
+        };
+        let is_open = self.closing.is_none();
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, reading && is_open);
+        flags.set(PollFlags::RDHUP, !is_quiet && is_open);
+        flags.set(PollFlags::OUT, wants == Wants::Room);
+        let revents = self.poll(flags, wants == Wants::Origin, until, now)?;
+        match revents.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP) {
+            true if is_quiet => Err(End::Closed),
+            true => Err(End::Gone),
+            false => Ok(()),
+        }
+    }
+
+    /// One `poll` on both connections; what the coordinator's has to say.
+    fn poll(
+        &mut self,
+        flags: PollFlags,
+        reading: bool,
+        until: Instant,
+        now: Instant,
+    ) -> Result<PollFlags, End> {
+        let mut look = None;
+        let origin = self.errand.as_mut().and_then(|errand| errand.wants(reading, now));
+        let coordinator = PollFd::new(&*self.socket, flags);
+        let poll = |fds: &mut [PollFd<'_>], until| {
+            let ready = net::poll(fds, Some(until)).map_err(End::Io)?;
+            Ok((ready, fds.first().map_or(PollFlags::empty(), PollFd::revents)))
+        };
+        let (ready, revents) = match origin {
+            Some((socket, flags, look_at)) => {
+                look = look_at.filter(|look| *look < until);
+                poll(&mut [coordinator, PollFd::new(socket, flags)], look.unwrap_or(until))?
+            }
+            None => poll(&mut [coordinator], until)?,
+        };
+        if ready == 0
+            && look.is_some()
+            && let Some(errand) = &mut self.errand
+        {
+            errand.slowed_down();
+        }
+        Ok(revents)
+    }
+}
