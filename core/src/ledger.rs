@@ -1,5 +1,5 @@
 //! The ledger: one line of text per entry, each with the hash of the one before. Not responsible for files, for when
-//! something is written down, nor for signatures ([`evidence`] says what an INIT in it has to match).
+//! something is written down, nor for whether an INIT in it is signed ([`evidence`]).
 //!
 //! ```text
 //! seq=2 ⇥ boot=7 ⇥ time=2026-08-01T12:00:00Z ⇥ up=4711 ⇥ INIT ⇥ key=… ⇥ … ⇥ prev=<64 hex> ⇥ sha256=<64 hex> ⏎
@@ -23,7 +23,7 @@ use crate::base64::{self, Base64};
 use crate::http::decimal;
 use crate::http::range::{Ends, RangeSpec};
 use crate::limits::{MAX_LEDGER_RANGES, MAX_LEDGER_TEXT_BYTES};
-use crate::message::{Fingerprint, SessionId};
+use crate::message::{Fingerprint, SessionId, from_hex};
 use crate::select::MAX_PEERS;
 
 mod clock;
@@ -310,14 +310,8 @@ fn text(value: &[u8]) -> Option<Text<'_>> {
         .filter(|text| text.bytes().take(MAX_LEDGER_TEXT_BYTES + 1).count() <= MAX_LEDGER_TEXT_BYTES)
 }
 
-/// A hash in hexadecimal.
 fn hash(value: &[u8]) -> Option<Hash> {
-    let mut hash = Hash::default();
-    let (high, low) = value.split_at_checked(32).filter(|(_, low)| low.len() == 32)?;
-    let (first, second) = hash.0.split_at_mut(16);
-    first.copy_from_slice(&parsed::<SessionId>(high)?.0);
-    second.copy_from_slice(&parsed::<SessionId>(low)?.0);
-    Some(hash)
+    from_hex(core::str::from_utf8(value).ok()?).ok().map(Hash)
 }
 
 fn range(value: &[u8]) -> Option<Range<u64>> {

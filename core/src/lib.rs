@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod base64;
+pub mod channel;
 pub mod decide;
 pub mod http;
 mod lane;
@@ -14,5 +15,6 @@ pub mod plan;
 pub mod reassemble;
 pub mod refuse;
 pub mod select;
+pub mod signature;
 pub mod time;
 pub mod transfer;

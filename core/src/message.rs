@@ -7,6 +7,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 use crate::http::decimal;
 use crate::http::fields::Fields;
 use crate::http::request::Request;
@@ -89,16 +91,26 @@ hex_id! {
     Fingerprint
 }
 
-fn from_hex(text: &str) -> Result<[u8; 16], NotHex> {
+impl Fingerprint {
+    /// Of an Ed25519 public key.
+    pub fn of(key: &[u8; 32]) -> Fingerprint {
+        let mut half = [0; 16];
+        half.iter_mut().zip(Sha256::digest(key)).for_each(|(to, from)| *to = from);
+        Fingerprint(half)
+    }
+}
+
+/// `N` bytes of `2 N` lower-case hexadecimal digits.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Ok(byte - b'0'),
         b'a'..=b'f' => Ok(byte - b'a' + 10),
         _ => Err(NotHex),
     };
-    if text.len() != 32 {
+    if text.len() != 2 * N {
         return Err(NotHex);
     }
-    let mut bytes = [0; 16];
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         let [high, low] = pair else { return Err(NotHex) };
         *byte = digit(*high)? << 4 | digit(*low)?;
@@ -106,13 +118,13 @@ fn from_hex(text: &str) -> Result<[u8; 16], NotHex> {
     Ok(bytes)
 }
 
-/// Not 32 lower-case hexadecimal digits.
+/// Not the right number of lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotHex;
 
 impl fmt::Display for NotHex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected 32 lower-case hexadecimal digits")
+        f.write_str("expected lower-case hexadecimal digits, two for each byte")
     }
 }
 
@@ -146,6 +158,19 @@ impl fmt::Display for MessageError {
 }
 
 impl core::error::Error for MessageError {}
+
+/// Whether `value` is displayed as `text`, so that each token is written down once.
+pub(crate) fn is_displayed_as(value: &impl fmt::Display, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.is_empty()
+}
 
 /// The only value of a field.
 fn optional<'b>(fields: &Fields<'b>, name: &'static str) -> Result<Option<&'b str>, MessageError> {

@@ -1,5 +1,6 @@
 //! Entries of the ledger, their chain, and the INITs in it.
 
+use bamqp_core::base64::decode_exactly;
 use bamqp_core::http::request::Request;
 use bamqp_core::ledger::evidence::{self, Mismatch};
 use bamqp_core::ledger::{BadEntry, Chain, Entry, Event, Hash, InitEvent, Text, Time};
@@ -150,44 +151,63 @@ fn times_as_date_writes_them() {
     }
 }
 
-const OWNER: Fingerprint = Fingerprint([0xab; 16]);
-const HEAD: &str = "POST /INIT HTTP/1.1\r\nHost: 10.77.0.2:7733\r\nContent-Length: 0\r\n\
-    BAMQP-Session: 01010101010101010101010101010101\r\nBAMQP-Target: http://example.org/a?b\r\n\
-    BAMQP-Size: 1000\r\nETag: \"v\"\r\nBAMQP-Hops: 0\r\n\
-    BAMQP-Recipient: abababababababababababababababab\r\n\r\n";
+/// Signed by a Python library: see core/tests/signature.rs.
+const HEAD: &str = include_str!("signed_init.http");
+
+fn owner() -> Fingerprint {
+    "6a3803d5f059902a1c6dafbc9ba47292".parse().unwrap()
+}
 
 fn init(head: &[u8]) -> InitEvent<'_> {
     InitEvent {
-        key: [3; 32],
+        key: decode_exactly(b"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=").unwrap(),
         from: "[fd00::1]:40112".parse().unwrap(),
-        session: SessionId([1; 16]),
-        size: 1000,
-        uri: Text::Plain(b"http://example.org/a?b"),
+        session: "000102030405060708090a0b0c0d0eff".parse().unwrap(),
+        size: 12345,
+        uri: Text::Plain(b"http://a.example/f"),
         head: Text::Plain(head),
     }
 }
 
 #[test]
-fn an_init_entry_tells_the_same_as_its_head() {
-    let check_for = |event: &InitEvent<'_>, owner, room: usize| {
-        evidence::check(event, owner, &mut vec![0; room]).map(|request| request.method.to_owned())
-    };
-    let check = |event: &InitEvent<'_>| check_for(event, OWNER, MAX_PEER_HEAD_BYTES);
+fn an_init_entry_tells_what_was_signed() {
+    let check = |event: &InitEvent<'_>| evidence::check(event, owner(), &mut [0; MAX_PEER_HEAD_BYTES]);
     let good = init(HEAD.as_bytes());
-    assert_eq!(check(&good), Ok("POST".into()));
-    let other = check_for(&good, Fingerprint([0; 16]), MAX_PEER_HEAD_BYTES);
-    assert_eq!(other, Err(Mismatch::Recipient(OWNER)));
+    // The first part of its nonce.
+    assert_eq!(check(&good), Ok(Hash(core::array::from_fn(|i| i as u8))));
+    let escaped = good.head.to_string();
+    let good = InitEvent { head: Text::escaped(escaped.as_bytes()).unwrap(), ..good };
+    assert!(check(&good).is_ok());
+
+    let other = evidence::check(&good, Fingerprint([0; 16]), &mut [0; MAX_PEER_HEAD_BYTES]);
+    assert_eq!(other, Err(Mismatch::Recipient(owner())));
     let bad = InitEvent { session: SessionId([2; 16]), ..good.clone() };
     assert_eq!(check(&bad), Err(Mismatch::Field("session")));
     assert_eq!(check(&InitEvent { size: 999, ..good.clone() }), Err(Mismatch::Field("size")));
-    for uri in ["http://example.org/a", "http://example.org/a?bc", "http://example.org/a?c", ""] {
+    for uri in ["http://a.example/", "http://a.example/ff", "http://a.example/g", ""] {
         let bad = InitEvent { uri: Text::Plain(uri.as_bytes()), ..good.clone() };
         assert_eq!(check(&bad), Err(Mismatch::Field("uri")), "{uri}");
     }
+    let forged = InitEvent { key: [3; 32], ..good.clone() };
+    assert!(matches!(check(&forged), Err(Mismatch::Signature(_))));
     for head in ["", "POST /INIT HTTP/1.1\r\n", "GET /HELLO HTTP/1.1\r\n\r\n", &format!("{HEAD}x")] {
         assert_eq!(check(&init(head.as_bytes())), Err(Mismatch::NotAnInit), "{head}");
     }
-    assert_eq!(check_for(&good, OWNER, 20), Err(Mismatch::NotAnInit));
+    assert_eq!(evidence::check(&good, owner(), &mut [0; 20]), Err(Mismatch::NotAnInit));
+}
+
+/// Whatever byte of the head is altered, and whoever hashed the line again.
+#[test]
+fn every_altered_byte_of_a_signed_init_is_found() {
+    let end_of_signature = HEAD.match_indices("Signature-Input").nth(1).unwrap().0;
+    // The minor version of HTTP is no part of any message (RFC 9110 section 6.2), so nothing signs it.
+    let minor = HEAD.find('\r').unwrap() - 1;
+    for at in (0..end_of_signature).filter(|at| *at != minor) {
+        let mut head = HEAD.as_bytes().to_vec();
+        head[at] ^= 1;
+        let checked = evidence::check(&init(&head), owner(), &mut [0; MAX_PEER_HEAD_BYTES]);
+        assert!(checked.is_err(), "byte {at}: {}", head.escape_ascii());
+    }
 }
 
 #[test]
@@ -195,9 +215,7 @@ fn the_head_of_an_entry_is_the_head_that_came() {
     let entry = Entry { event: Event::Init(init(HEAD.as_bytes())), ..open(2, 1, Hash([5; 32])) };
     let (line, _) = written(&entry);
     assert_eq!(line.lines().count(), 1);
-    assert!(
-        line.contains("\turi=http://example.org/a?b\thead=POST /INIT HTTP/1.1\\r\\nHost: 10.77.0.2:7733")
-    );
+    assert!(line.contains("\turi=http://a.example/f\thead=POST /INIT HTTP/1.1\\r\\nHost: 10.77.0.2:7733"));
     let (read, _) = Entry::parse(line.as_bytes()).unwrap();
     let Event::Init(read) = read.event else { panic!("{line}") };
     let mut buffer = [0; MAX_PEER_HEAD_BYTES];

@@ -1,11 +1,13 @@
-//! What an INIT in a ledger has to match, besides its signature: what stands beside it, and the ledger that it is in.
-//! Not responsible for signatures.
+//! What makes an INIT in a ledger evidence: it was signed by the router whose key stands beside it, for the router whose
+//! ledger it is, and says what the entry says. Not responsible for how a signature is made.
 
 use core::fmt;
 
-use super::InitEvent;
+use super::{Hash, InitEvent};
+use crate::channel::Challenge;
 use crate::http::request::Request;
 use crate::message::{Fingerprint, PeerRequest};
+use crate::signature::{Message, SignatureError, parameter, verify_init};
 
 /// Why an INIT entry proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Mismatch {
     Recipient(Fingerprint),
     /// The entry has another value than the head in this field.
     Field(&'static str),
+    /// The coordinator did not sign it.
+    Signature(SignatureError),
 }
 
 impl fmt::Display for Mismatch {
@@ -24,23 +28,20 @@ impl fmt::Display for Mismatch {
             Mismatch::NotAnInit => f.write_str("its head is no INIT"),
             Mismatch::Recipient(other) => write!(f, "it was meant for another router, {other}"),
             Mismatch::Field(name) => write!(f, "its {name} is not the one that was signed"),
+            Mismatch::Signature(error) => write!(f, "its signature does not prove it: {error}"),
         }
     }
 }
 
 impl core::error::Error for Mismatch {}
 
-/// The head of an INIT in the ledger of router `owner`, if the entry tells the same as the head.
+/// Checks an INIT in the ledger of router `owner`; the head of that ledger that it countersigned.
 ///
-/// `buffer` is lent for the head's bytes.
+/// `buffer` is lent for the message's head.
 ///
 /// # Errors
 /// What does not match.
-pub fn check<'b>(
-    event: &InitEvent<'_>,
-    owner: Fingerprint,
-    buffer: &'b mut [u8],
-) -> Result<Request<'b>, Mismatch> {
+pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Result<Hash, Mismatch> {
     let head = event.head.copy_to(buffer).ok_or(Mismatch::NotAnInit)?;
     let Ok(Some((request, length))) = Request::parse(head) else { return Err(Mismatch::NotAnInit) };
     let init = match PeerRequest::parse(&request) {
@@ -59,7 +60,15 @@ pub fn check<'b>(
     if !is_displayed_as(&init.target, event.uri.bytes()) {
         return Err(Mismatch::Field("uri"));
     }
-    Ok(request)
+    verify_init(&request, &event.key).map_err(Mismatch::Signature)?;
+    countersigned(&request).map_err(Mismatch::Signature)
+}
+
+/// The head of the ledger in the challenge that an INIT was signed for.
+fn countersigned(request: &Request<'_>) -> Result<Hash, SignatureError> {
+    let input = Message::Request(request).input("init")?;
+    let challenge = parameter(input, "nonce").and_then(|nonce| nonce.parse::<Challenge>().ok());
+    challenge.map(|challenge| Hash(challenge.log_head)).ok_or(SignatureError::Parameter)
 }
 
 fn is_displayed_as(value: &dyn fmt::Display, text: impl Iterator<Item = u8>) -> bool {
