@@ -44,3 +44,7 @@ pub const MAX_LEDGER_TEXT_BYTES: usize = MAX_PEER_HEAD_BYTES;
 
 /// Longest line of the ledger: all of a head and of a URI escaped with five characters a byte, and the rest.
 pub const MAX_LEDGER_LINE_BYTES: usize = 5 * (MAX_LEDGER_TEXT_BYTES + MAX_URI_BYTES) + 8 * 1024;
+
+/// Most sessions with one peer that trust remembers each on its own: 56 bytes each. Of more within twelve hours the two
+/// closest in time are joined, so nothing is forgotten.
+pub const MAX_TRANSACTIONS: usize = 48;

@@ -14,6 +14,7 @@ use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::body_scan::BodyScanner;
 use bamqp_core::http::target::Uri;
 use bamqp_core::message::SessionId;
+use bamqp_core::select::Download;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{ClientDo, ClientEvent, Fault, LaneEvent, LaneId, Outcome, OwnLink};
 
@@ -91,6 +92,7 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
     let outcome = serve_client(&session, job.client);
+    remember(shared, &session);
     shared.sessions.end(&session);
     log::info!("session {}: {outcome:?}", session.id);
     match outcome {
@@ -147,9 +149,17 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
         rtt: Span::from_micros(job.answer_time.as_micros() as u64),
         hold: net::receive_buffer(&*job.origin).map_or(0, |bytes| (bytes / 2) as u32),
     };
-    let helpers = shared.peers.select(own.rate, own.rtt);
+    let id = SessionId(id);
+    let mut draw = [0; 4];
+    getrandom::fill(&mut draw).ok()?;
+    let download = Download {
+        own_rate: shared.own_link.rate().unwrap_or(0),
+        rest: range.end.saturating_sub(range.start),
+        draw: u32::from_ne_bytes(draw),
+    };
+    let helpers = shared.peers.select(id, &download, own.rate, own.rtt);
     let window = shared.config.window as usize;
-    let session = Session::new(SessionId(id), file, range.clone(), window, own, helpers)
+    let session = Session::new(id, file, range.clone(), window, own, helpers)
         .inspect_err(|error| log::warn!("no session, the own link goes on alone: {error}"))
         .ok()
         .filter(|session| !session.helpers.is_empty())?;
@@ -169,6 +179,16 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
         start(shared, &session, LaneId::from_index(place + 2), Link::Peer(helper.peer));
     }
     Some(session)
+}
+
+/// The session is over: what its peers did goes into their trust records.
+fn remember(shared: &Shared, session: &Session) {
+    if shared.live.is_stopping() {
+        return; // their connections were cut by us
+    }
+    for (key, conduct, rate) in session.conducts() {
+        shared.trust.add(key, &conduct, rate);
+    }
 }
 
 /// Starts a lane's thread. A lane that gets none is out; the others make up for it.

@@ -23,6 +23,7 @@ use crate::peers::Peers;
 use crate::proxy;
 use crate::serve::Serve;
 use crate::status::{SessionReport, Sessions};
+use crate::trust_store::TrustStore;
 
 /// How long not to accept after the system refused for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// What `stop` ends.
     pub live: Arc<Live>,
+    /// How far they are trusted.
+    pub trust: Arc<TrustStore>,
     /// The neighbours that help.
     pub peers: Peers,
     /// What other routers may ask of this one.
@@ -125,9 +128,11 @@ impl Daemon {
         let via = format!("bamqp-{}", key.fingerprint());
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
+        let trust = Arc::new(TrustStore::open(&config));
         let shared = Arc::new(Shared {
-            peers: Peers::new(&config).map_err(StartError::System)?,
-            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone()),
+            peers: Peers::new(&config, trust.clone()).map_err(StartError::System)?,
+            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone(), trust.clone()),
+            trust,
             config,
             key,
             via,
@@ -198,6 +203,7 @@ impl Drop for Daemon {
         }
         self.shared.peers.stop();
         self.shared.live.stop();
+        self.shared.trust.close();
     }
 }
 

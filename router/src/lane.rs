@@ -206,11 +206,10 @@ impl Lane {
             }
             return;
         };
-        let rate = self.session.measured_rate(LaneKind::Peer, self.name());
         let socket = self.connections[0].take().and_then(|main| main.into_clean_socket());
         self.close();
         if self.has_joined {
-            self.shared.peers.leave(peer, &self.session, socket, rate, &self.shared.live);
+            self.shared.peers.leave(peer, &self.session, socket, &self.shared.live);
         }
     }
 }

@@ -32,4 +32,5 @@ pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod trust_store;
 pub mod uci;

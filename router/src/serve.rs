@@ -23,16 +23,19 @@ use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
 use bamqp_core::message::reason::DeclineReason;
 use bamqp_core::time::Span;
+use bamqp_core::trust::Standing;
 
 use self::desk::Desk;
 use self::doors::Doors;
 use self::errand::Way;
 use self::sessions::{Session, Sessions};
-use crate::config::Config;
+use crate::config::{Config, Peer};
 use crate::fetch::File;
+use crate::keys;
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
+use crate::trust_store::TrustStore;
 
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::MAX_STRANGERS;
@@ -56,6 +59,9 @@ pub struct Serve {
     gate: Arc<Gate>,
     live: Arc<Live>,
     doors: Doors,
+    /// Who is expected at which address.
+    peers: Vec<(IpAddr, Fingerprint)>,
+    trust: Arc<TrustStore>,
     sessions: Sessions,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
     round_trip: AtomicU32,
@@ -76,7 +82,15 @@ pub struct Report {
 
 impl Serve {
     /// The peer side of the router with this key. `via` is its pseudonym towards origins.
-    pub fn new(config: &Config, key: Fingerprint, via: &str, gate: Arc<Gate>, live: Arc<Live>) -> Serve {
+    pub fn new(
+        config: &Config,
+        key: Fingerprint,
+        via: &str,
+        gate: Arc<Gate>,
+        live: Arc<Live>,
+        trust: Arc<TrustStore>,
+    ) -> Serve {
+        let peer = |peer: &Peer| (peer.address.ip().to_canonical(), keys::fingerprint_of(&peer.public_key));
         let most = config.max_peer_sessions;
         Serve {
             key,
@@ -86,6 +100,8 @@ impl Serve {
             gate,
             live,
             doors: Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2)),
+            peers: config.peers.iter().map(peer).collect(),
+            trust,
             sessions: Sessions::new(most.into()),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
@@ -144,6 +160,10 @@ impl Serve {
         if !is_peer || init.recipient != self.key {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
+        if let Err((key, standing)) = self.is_willing(ip) {
+            log::info!("session {} of {ip} declined: router {key} is {standing}", init.session);
+            return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
+        }
         let now = Instant::now();
         let known = self.sessions.find(init.session, ip, now);
         if known.is_none() && self.sessions.is_full(now) {
@@ -173,6 +193,19 @@ impl Serve {
         self.sessions
             .begin(session, now)
             .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))
+    }
+
+    /// Whether to work for a coordinator at this address: not if we trust nobody there (DESIGN section 7).
+    fn is_willing(&self, ip: IpAddr) -> Result<(), (Fingerprint, Standing)> {
+        let there = self.peers.iter().filter(|(address, _)| *address == ip);
+        let mut why = Ok(());
+        for (_, key) in there {
+            match self.trust.standing(*key) {
+                standing if standing.is_acceptable() => return Ok(()),
+                standing => why = Err((*key, standing)),
+            }
+        }
+        why
     }
 
     fn add_round_trip(&self, sample: Span) {

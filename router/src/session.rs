@@ -5,11 +5,12 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::message::SessionId;
+use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{
     ClientDo, ClientEvent, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, Outcome, OwnLink, Transfer, Wake,
 };
+use bamqp_core::trust::{Conduct, Standing, Violation};
 
 use crate::clock;
 use crate::fetch::File;
@@ -29,6 +30,10 @@ pub struct Helper {
     pub peer: usize,
     /// Its name.
     pub name: String,
+    /// Its key.
+    pub key: Fingerprint,
+    /// How far it is trusted, and with that how closely it is checked.
+    pub standing: Standing,
     /// What it is expected to bring, in bytes per second.
     pub rate: u64,
     /// Its expected round trip to the origin and back.
@@ -167,6 +172,23 @@ impl Session {
             }),
             lanes: transfer.report().enumerate().map(lane).collect(),
         }
+    }
+
+    /// What each peer did, for its trust record.
+    pub fn conducts(&self) -> Vec<(Fingerprint, Conduct, Option<u64>)> {
+        let transfer = self.lock();
+        let conduct = |(helper, lane): (&Helper, bamqp_core::transfer::LaneView)| {
+            let conduct = Conduct {
+                requests: lane.stats.requests,
+                timeouts: lane.stats.timeouts,
+                drops: lane.stats.failures,
+                bytes: lane.stats.bytes,
+                violation: (lane.stats.violations > 0).then_some(Violation::Protocol),
+                mismatch: None,
+            };
+            (helper.key, conduct, lane.is_measured.then_some(lane.pace.rate))
+        };
+        self.helpers.iter().zip(transfer.report().skip(2)).map(conduct).collect()
     }
 
     fn wake(&self, wake: Wake) {

@@ -64,7 +64,7 @@ impl Neighbourhood {
         fs::write(folder.join("www/file"), &file).unwrap();
         let nginx = start_nginx(&folder, &net);
         let keys: Vec<KeyPair> = (1..=3).map(|i| KeyPair::from_seed([i; 32])).collect();
-        let daemons = (1..=3).map(|i| start_daemon(&net, i, &keys)).collect();
+        let daemons = (1..=3).map(|i| start_daemon(&net, i, &keys, &folder)).collect();
         let neighbourhood = Neighbourhood { folder, nginx, net, daemons, file };
         neighbourhood.wait_for(|| neighbourhood.daemons[0].shared().peers.usable() == 2);
         neighbourhood
@@ -168,10 +168,13 @@ http {{
 }
 
 /// Router `i` as its owner would configure it; the others are its peers.
-fn start_daemon(net: &str, i: u8, keys: &[KeyPair]) -> Daemon {
+fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
+    let state_dir = folder.join(format!("R{i}"));
+    fs::create_dir_all(&state_dir).unwrap();
+    let state_dir = state_dir.display();
     let mut text = format!(
         "config bamqp 'main'\n option enabled '1'\n option listen '{net}.{i}.1:3128'\n option peer_listen '{net}.{i}.1:7733'
- option wan_address '{net}.{i}.1'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
+ option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
  list connect_ports '8443'\n"
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {

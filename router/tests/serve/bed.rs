@@ -23,6 +23,7 @@ use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
 use bamqp_router::serve::Serve;
+use bamqp_router::trust_store::TrustStore;
 
 /// The configured coordinators, and one that is not.
 pub const A: &str = "127.0.10.1";
@@ -36,6 +37,7 @@ pub struct Bed {
     pub address: SocketAddr,
     pub serve: Arc<Serve>,
     pub live: Arc<Live>,
+    pub trust: Arc<TrustStore>,
     pub key: Fingerprint,
     /// Connections that were made to it.
     pub connections: Arc<AtomicUsize>,
@@ -66,13 +68,22 @@ impl Bed {
             fetch_ports: ports.to_vec(),
             max_peer_sessions: 3,
             bandwidth: 20_000_000,
+            state_dir: "/nonexistent".into(),
             peers: vec![peer("a", A, 1), peer("b", B, 2)],
             ..Config::default()
         };
         change(&mut config);
         let live = Arc::new(Live::default());
         let gate = Arc::new(Gate::new(&config, vec![address]));
-        let serve = Arc::new(Serve::new(&config, pair.fingerprint(), "bamqp-test", gate, live.clone()));
+        let trust = Arc::new(TrustStore::open(&config));
+        let serve = Arc::new(Serve::new(
+            &config,
+            pair.fingerprint(),
+            "bamqp-test",
+            gate,
+            live.clone(),
+            trust.clone(),
+        ));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
@@ -87,7 +98,7 @@ impl Bed {
             }
         });
         let key = pair.fingerprint();
-        Bed { address, serve, live, key, connections, thread: Some(thread) }
+        Bed { address, serve, live, trust, key, connections, thread: Some(thread) }
     }
 
     /// A connection from there.

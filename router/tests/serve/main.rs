@@ -9,6 +9,8 @@ use std::time::Duration;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::Hello;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_core::trust::{Conduct, Violation};
+use bamqp_router::keys::fingerprint_of;
 use bamqp_router::serve::HOLD_BYTES;
 
 use bed::{A, B, Bed, Line, STRANGER, eventually, id};
@@ -84,6 +86,23 @@ fn init_is_declined_with_the_reason() {
     let declined = bed.connect(B).init(id(1), &origin.uri(), TOTAL);
     assert_eq!(declined, Err(DeclineReason::DuplicateSession));
     assert_eq!(origin.requests(), []);
+}
+
+#[test]
+fn a_coordinator_that_is_not_trusted_is_not_worked_for() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let (mut a, mut b) = (bed.connect(A), bed.connect(B));
+    assert!(a.init(id(1), &origin.uri(), TOTAL).is_ok(), "a newcomer");
+    let lie = Conduct { requests: 1, violation: Some(Violation::Lie), ..Conduct::default() };
+    bed.trust.add(fingerprint_of(&[1; 32]), &lie, None);
+    assert_eq!(a.init(id(2), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
+    assert!(b.init(id(3), &origin.uri(), TOTAL).is_ok(), "nobody else suffers for it");
+    let mismatch = Conduct { requests: 1, mismatch: Some(1), ..Conduct::default() };
+    bed.trust.add(fingerprint_of(&[2; 32]), &mismatch, None);
+    assert_eq!(b.init(id(4), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
+    assert_eq!(bed.trust.forget("b").as_deref(), Some("b"));
+    assert!(b.init(id(4), &origin.uri(), TOTAL).is_ok(), "the owner's word");
 }
 
 #[test]
