@@ -15,6 +15,7 @@ use bamqp_core::refuse::Refuse;
 use crate::answer::{self, Trouble};
 use crate::config::Config;
 use crate::keys::KeyPair;
+use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub trust: Arc<TrustStore>,
     /// The neighbours that help.
     pub peers: Peers,
+    /// Who asked for what; `None` for one that has no peers and serves none.
+    pub ledger: Option<Arc<Ledger>>,
     /// What other routers may ask of this one.
     pub serve: Serve,
     /// The pooled downloads of this household.
@@ -86,6 +89,8 @@ pub struct Daemon {
 pub enum StartError {
     /// It can't listen there.
     Listen(SocketAddr, io::Error),
+    /// The ledger can't be written.
+    Ledger(ledger_file::OpenError),
     /// The system gives no threads or descriptors.
     System(io::Error),
 }
@@ -94,6 +99,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
+            Self::Ledger(error) => write!(f, "{error}"),
             Self::System(error) => write!(f, "can't start: {error}"),
         }
     }
@@ -129,9 +135,21 @@ impl Daemon {
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
         let trust = Arc::new(TrustStore::open(&config));
+        let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
+        let ledger = (!is_alone).then(|| Ledger::open(&config, key.public()).map(Arc::new));
+        let ledger = ledger.transpose().map_err(StartError::Ledger)?;
         let shared = Arc::new(Shared {
             peers: Peers::new(&config, trust.clone()).map_err(StartError::System)?,
-            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone(), trust.clone()),
+            serve: Serve::new(
+                &config,
+                key.fingerprint(),
+                &via,
+                gate.clone(),
+                live.clone(),
+                trust.clone(),
+                ledger.clone(),
+            ),
+            ledger,
             trust,
             config,
             key,
@@ -202,7 +220,14 @@ impl Drop for Daemon {
             let _ = acceptor.join();
         }
         self.shared.peers.stop();
+        if let Some(ledger) = &self.shared.ledger {
+            // First, because a thread may still wait for the resolver. An error shows again when it is closed.
+            let _ = ledger.flush();
+        }
         self.shared.live.stop();
+        if let Some(ledger) = &self.shared.ledger {
+            ledger.stop();
+        }
         self.shared.trust.close();
     }
 }

@@ -219,7 +219,8 @@ fn countersigned(files: &[PathBuf], owner: Fingerprint) -> Result<Vec<Countersig
     let mut heads = Vec::new();
     read_chain(files, |place, entry, _| {
         if let Event::Session { session, peers, .. } = entry.event {
-            let of_owner = peers.iter().filter(|(peer, _)| *peer == owner);
+            // Zeros: there was no challenge with a head.
+            let of_owner = peers.iter().filter(|(peer, head)| *peer == owner && *head != Hash::default());
             heads.extend(of_owner.map(|(_, head)| Countersigned {
                 file: place.file.into(),
                 line: place.line,

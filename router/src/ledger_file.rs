@@ -22,6 +22,7 @@ use std::time::Duration;
 use bamqp_core::http::request::Request;
 use bamqp_core::ledger::{Event, Hash, InitEvent, Text};
 use bamqp_core::message::{Fingerprint, SessionId};
+use bamqp_core::select::MAX_PEERS;
 
 use self::folder::Folder;
 use self::waiting::{Part, Waiting};
@@ -236,7 +237,7 @@ impl Ledger {
             size: session.size,
             range: session.range.clone(),
             uri: Text::Plain(session.uri.as_bytes()),
-            peers: session.peers.iter().map(|(peer, head)| (*peer, Hash(*head))).collect(),
+            peers: session.peers.iter().take(MAX_PEERS).map(|(peer, head)| (*peer, Hash(*head))).collect(),
         })
     }
 

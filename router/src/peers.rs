@@ -215,6 +215,8 @@ impl Peers {
             .over_a_connection(entry, live, |socket| ask::init(socket, entry.address, entry.key, session));
         match joined {
             Ok((socket, (bandwidth, hold))) => {
+                // Zeros: no challenge is signed yet.
+                session.add_joined(entry.key, [0; 32]);
                 Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
             }
             Err(why) => {

@@ -13,25 +13,28 @@ mod errand;
 mod sessions;
 
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Range;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use bamqp_core::message::Fingerprint;
+use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
 use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
 use bamqp_core::trust::Standing;
 
 use self::desk::Desk;
-use self::doors::Doors;
+use self::doors::{Doors, Visit};
 use self::errand::Way;
 use self::sessions::{Session, Sessions};
 use crate::config::{Config, Peer};
 use crate::fetch::File;
-use crate::keys;
+use crate::keys::{self, PublicKey};
+use crate::ledger_file::{AppendError, InitRecord, Ledger};
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
@@ -60,8 +63,10 @@ pub struct Serve {
     live: Arc<Live>,
     doors: Doors,
     /// Who is expected at which address.
-    peers: Vec<(IpAddr, Fingerprint)>,
+    peers: Vec<(IpAddr, PublicKey)>,
     trust: Arc<TrustStore>,
+    /// Without one nothing is fetched.
+    ledger: Option<Arc<Ledger>>,
     sessions: Sessions,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
     round_trip: AtomicU32,
@@ -89,8 +94,9 @@ impl Serve {
         gate: Arc<Gate>,
         live: Arc<Live>,
         trust: Arc<TrustStore>,
+        ledger: Option<Arc<Ledger>>,
     ) -> Serve {
-        let peer = |peer: &Peer| (peer.address.ip().to_canonical(), keys::fingerprint_of(&peer.public_key));
+        let peer = |peer: &Peer| (peer.address.ip().to_canonical(), peer.public_key);
         let most = config.max_peer_sessions;
         Serve {
             key,
@@ -102,6 +108,7 @@ impl Serve {
             doors: Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2)),
             peers: config.peers.iter().map(peer).collect(),
             trust,
+            ledger,
             sessions: Sessions::new(most.into()),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
@@ -154,8 +161,10 @@ impl Serve {
         self.bandwidth / self.sessions.count(Instant::now()).max(1) as u64
     }
 
-    /// Enters the session of an INIT, if it may be. Blocks while the name is resolved.
-    fn begin(&self, init: &Init<'_>, ip: IpAddr, is_peer: bool) -> Result<Arc<Session>, Decline> {
+    /// Enters the session of an INIT, if it may be, and writes the INIT down. `head` is all of it. Blocks while the name
+    /// is resolved.
+    fn begin(&self, init: &Init<'_>, head: &[u8], visit: &Visit<'_>) -> Result<Arc<Session>, Decline> {
+        let (ip, is_peer) = (visit.ip, visit.is_peer);
         let declined = |reason, retry_after| Decline { reason, retry_after };
         if !is_peer || init.recipient != self.key {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
@@ -190,9 +199,41 @@ impl Serve {
         };
         let now = Instant::now();
         let session = Session::new(init.session, ip, file, addresses, now);
-        self.sessions
+        let session = self
+            .sessions
             .begin(session, now)
-            .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))
+            .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))?;
+        if let Err(error) = self.log_init(&session, head, visit) {
+            log::warn!("session {} of {ip} declined: {error}", init.session);
+            self.sessions.end(init.session, ip, now);
+            return Err(declined(DeclineReason::Busy, BUSY_FOR));
+        }
+        Ok(session)
+    }
+
+    /// Nothing is fetched that is not in the ledger (DESIGN section 7).
+    fn log_init(&self, session: &Session, head: &[u8], visit: &Visit<'_>) -> Result<(), AppendError> {
+        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped)?;
+        let (_, key) = self.peers.iter().find(|(ip, _)| *ip == visit.ip).ok_or(AppendError::Stopped)?;
+        let (from, file) = (visit.from, &session.file);
+        let (size, uri) = (file.total, file.uri.as_str());
+        ledger.append_init(&InitRecord { key, from, session: session.id, size, uri, head })?;
+        Ok(())
+    }
+
+    /// Before bytes of a session's file are fetched.
+    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), AppendError> {
+        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped)?;
+        ledger.append_chunk(session.id, range)
+    }
+
+    /// Ends a coordinator's session; what was served in it.
+    fn end(&self, session: SessionId, ip: IpAddr) -> Option<Summary> {
+        let summary = self.sessions.end(session, ip, Instant::now())?;
+        if let Some(ledger) = &self.ledger {
+            ledger.end_session(session);
+        }
+        Some(summary)
     }
 
     /// Whether to work for a coordinator at this address: not if we trust nobody there (DESIGN section 7).
@@ -200,9 +241,10 @@ impl Serve {
         let there = self.peers.iter().filter(|(address, _)| *address == ip);
         let mut why = Ok(());
         for (_, key) in there {
-            match self.trust.standing(*key) {
+            let key = keys::fingerprint_of(key);
+            match self.trust.standing(key) {
                 standing if standing.is_acceptable() => return Ok(()),
-                standing => why = Err((*key, standing)),
+                standing => why = Err((key, standing)),
             }
         }
         why

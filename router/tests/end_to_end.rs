@@ -8,9 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bamqp_core::ledger::Chain;
 use bamqp_router::config::Config;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::KeyPair;
+use bamqp_router::ledger_check;
 use bamqp_router::status::SessionReport;
 
 const WINDOW: u32 = 1 << 20;
@@ -174,7 +176,7 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
     let state_dir = state_dir.display();
     let mut text = format!(
         "config bamqp 'main'\n option enabled '1'\n option listen '{net}.{i}.1:3128'\n option peer_listen '{net}.{i}.1:7733'
- option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
+ option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option log_dir '{state_dir}/log'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
  list connect_ports '8443'\n"
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
@@ -185,6 +187,21 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
     }
     let config = Config::parse(&text, Path::new("test")).unwrap();
     Daemon::start(config, KeyPair::from_seed(*keys[usize::from(i) - 1].seed())).unwrap()
+}
+
+/// The entries of router `i`'s ledger, each checked and chained.
+fn ledger(folder: &Path, i: u8) -> Vec<String> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder.join(format!("R{i}/log"))).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (mut chain, mut entries) = (Chain::new(), Vec::new());
+    ledger_check::read_lines(&files, |_, line| {
+        chain.next(line).unwrap();
+        entries.push(String::from_utf8(line.to_vec()).unwrap());
+        Ok(())
+    })
+    .unwrap();
+    entries
 }
 
 /// Every lane brought its part and broke no rule; together they brought all.
@@ -203,11 +220,27 @@ fn assert_pooled(session: &SessionReport) {
 
 #[test]
 fn a_plain_download_comes_over_all_links() {
-    let n = Neighbourhood::start();
+    let mut n = Neighbourhood::start();
     assert!(n.download("paced", "out", &[]).unwrap() == n.file, "wrong bytes");
     let sessions = n.ended(1);
     assert_pooled(&sessions[0]);
     assert_eq!(sessions[0].lanes.len(), 4);
+
+    // Every router tells what it did, once it was stopped.
+    n.daemons.clear();
+    let own = ledger(&n.folder, 1);
+    let session: Vec<&String> = own.iter().filter(|entry| entry.contains("\tSESSION\t")).collect();
+    let [session] = session[..] else { panic!("{own:?}") };
+    assert!(session.contains(&format!("\turi={}\t", n.url("paced"))), "{session}");
+    let id = session.split('\t').find(|field| field.starts_with("session=")).unwrap();
+    for i in [2, 3] {
+        let entries = ledger(&n.folder, i);
+        let of_session =
+            |kind: &str| entries.iter().position(|e| e.contains(kind) && e.contains(id)).unwrap();
+        assert!(of_session("\tINIT\t") < of_session("\tCHUNK\t"), "{entries:?}");
+        let helper = KeyPair::from_seed([i; 32]).fingerprint().to_string();
+        assert!(session.contains(&helper), "{session}");
+    }
 }
 
 #[test]

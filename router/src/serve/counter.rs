@@ -130,7 +130,8 @@ impl<'a> Counter<'a> {
         })
     }
 
-    pub fn handle(&mut self, request: &Request<'_>) -> Result<Handled, End> {
+    /// `head` is the request as it came.
+    pub fn handle(&mut self, request: &Request<'_>, head: &[u8]) -> Result<Handled, End> {
         // No message has a body, so that what follows a head is the next one.
         if !matches!(BodyLength::of_request(request), Ok(BodyLength::None | BodyLength::Exact(0))) {
             return self.malformed(400, "Bad Request");
@@ -151,7 +152,7 @@ impl<'a> Counter<'a> {
                 let hello = self.serve.hello(self.visit.is_peer);
                 self.answer(|head| hello.write(head))?
             }
-            PeerRequest::Init(init) => self.init(&init)?,
+            PeerRequest::Init(init) => self.init(&init, head)?,
             PeerRequest::Drop(drop) => self.end_session(&drop)?,
         };
         if handled == Handled::Yes {
@@ -163,10 +164,10 @@ impl<'a> Counter<'a> {
         Ok(handled)
     }
 
-    fn init(&mut self, init: &Init<'_>) -> Result<Handled, End> {
+    fn init(&mut self, init: &Init<'_>, head: &[u8]) -> Result<Handled, End> {
         self.errand = None;
         let serve = self.serve;
-        let begun = serve.begin(init, self.visit.ip, self.visit.is_peer).and_then(|session| {
+        let begun = serve.begin(init, head, self.visit).and_then(|session| {
             // No descriptors left: as good as any other reason to be busy.
             let busy = |_| Decline { reason: DeclineReason::Busy, retry_after: BUSY_FOR };
             Errand::new(session, serve.way()).map_err(busy)
@@ -200,11 +201,17 @@ impl<'a> Counter<'a> {
                 if errand.is_full() {
                     return Ok(Handled::Later);
                 }
+                if self.serve.log_chunk(&session, chunk.range.clone()).is_err() {
+                    return self.refuse(chunk.session, DropReason::Busy);
+                }
                 errand.ask(chunk.range.clone());
             }
             _ => {
                 if !self.is_quiet() {
                     return Ok(Handled::Later);
+                }
+                if self.serve.log_chunk(&session, chunk.range.clone()).is_err() {
+                    return self.refuse(chunk.session, DropReason::Busy);
                 }
                 match Errand::new(session, self.serve.way()) {
                     Ok(new) => self.errand.insert(new).ask(chunk.range.clone()),
@@ -226,7 +233,7 @@ impl<'a> Counter<'a> {
         if self.errand.as_ref().is_some_and(|errand| errand.session.id == drop.session) {
             self.errand = None;
         }
-        match self.serve.sessions.end(drop.session, self.visit.ip, Instant::now()) {
+        match self.serve.end(drop.session, self.visit.ip) {
             Some(summary) => {
                 log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
                 self.answer(|head| summary.write(head))

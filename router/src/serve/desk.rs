@@ -106,7 +106,8 @@ impl<'a> Desk<'a> {
         while self.counter.closing.is_none() {
             let handled = match Request::parse(self.requests.data()) {
                 Ok(Some((request, length))) => {
-                    let handled = self.counter.handle(&request)?;
+                    let head = self.requests.data().get(..length).unwrap_or_default();
+                    let handled = self.counter.handle(&request, head)?;
                     if handled == Handled::Yes {
                         self.requests.consume(length);
                     }

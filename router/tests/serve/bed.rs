@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -19,6 +20,7 @@ use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::keys::KeyPair;
+use bamqp_router::ledger_file::Ledger;
 use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
@@ -33,11 +35,22 @@ pub const STRANGER: &str = "127.0.10.99";
 /// The router's key.
 pub const SEED: [u8; 32] = [7; 32];
 
+/// A folder for a ledger of its own, among the build's files.
+fn log_dir() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+    let path = format!("{}/serve-log-{}-{number}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let _ = std::fs::remove_dir_all(&path); // of an earlier process with this number
+    path.into()
+}
+
 pub struct Bed {
     pub address: SocketAddr,
     pub serve: Arc<Serve>,
     pub live: Arc<Live>,
     pub trust: Arc<TrustStore>,
+    pub ledger: Arc<Ledger>,
+    pub log_dir: PathBuf,
     pub key: Fingerprint,
     /// Connections that were made to it.
     pub connections: Arc<AtomicUsize>,
@@ -69,6 +82,7 @@ impl Bed {
             max_peer_sessions: 3,
             bandwidth: 20_000_000,
             state_dir: "/nonexistent".into(),
+            log_dir: log_dir(),
             peers: vec![peer("a", A, 1), peer("b", B, 2)],
             ..Config::default()
         };
@@ -76,6 +90,7 @@ impl Bed {
         let live = Arc::new(Live::default());
         let gate = Arc::new(Gate::new(&config, vec![address]));
         let trust = Arc::new(TrustStore::open(&config));
+        let ledger = Arc::new(Ledger::open(&config, pair.public()).unwrap());
         let serve = Arc::new(Serve::new(
             &config,
             pair.fingerprint(),
@@ -83,6 +98,7 @@ impl Bed {
             gate,
             live.clone(),
             trust.clone(),
+            Some(ledger.clone()),
         ));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
@@ -98,7 +114,17 @@ impl Bed {
             }
         });
         let key = pair.fingerprint();
-        Bed { address, serve, live, trust, key, connections, thread: Some(thread) }
+        Bed {
+            address,
+            serve,
+            live,
+            trust,
+            ledger,
+            log_dir: config.log_dir,
+            key,
+            connections,
+            thread: Some(thread),
+        }
     }
 
     /// A connection from there.
