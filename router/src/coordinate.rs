@@ -26,6 +26,7 @@ use crate::lane::{Lane, Link};
 use crate::ledger_file::SessionRecord;
 use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::relay::{self, Pump, RelayError};
+use crate::serve::HOLD_BYTES;
 use crate::session::{Session, Slot};
 
 /// How long a client may take nothing at all before it counts as gone.
@@ -149,7 +150,7 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     let own = OwnLink {
         rate: shared.own_link.rate().unwrap_or(UNKNOWN_RATE),
         rtt: Span::from_micros(job.answer_time.as_micros() as u64),
-        hold: net::receive_buffer(&*job.origin).map_or(0, |bytes| (bytes / 2) as u32),
+        hold: HOLD_BYTES,
     };
     let id = SessionId(id);
     let mut draw = [0; 4];
