@@ -1,6 +1,6 @@
 //! One pooled download of this household: takes over when [`bamqp_core::decide`] says so, sets its lanes going, and
 //! writes what they bring to the client. Not responsible for heads (client and origin have exchanged theirs), nor for
-//! what the lanes do ([`crate::lane`]).
+//! what the lanes do (`lane`).
 
 use core::net::SocketAddr;
 use core::ops::Range;

@@ -205,7 +205,12 @@ impl Daemon {
         drop(self);
     }
 
-    /// Waits until the daemon ends, which it doesn't by itself.
+    /// What ends [`Daemon::wait`].
+    pub fn ender(&self) -> Arc<Waker> {
+        self.stop.clone()
+    }
+
+    /// Waits until [`Daemon::ender`] is poked, and stops. By itself it ends only if nothing can be accepted any more.
     pub fn wait(mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();

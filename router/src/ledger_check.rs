@@ -15,6 +15,9 @@ use bamqp_core::message::{Fingerprint, SessionId};
 use crate::keys::fingerprint_of;
 use crate::ledger_file::next_line;
 
+/// How long a challenge may be older than the INIT that answers it: connections are silent for no longer.
+const CHALLENGE_SECONDS: u64 = 120;
+
 /// What was found where nothing is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -56,6 +59,8 @@ pub enum Wrong {
     Entry(BadEntry),
     /// The INIT in it does not prove what it should.
     Init(Mismatch),
+    /// The INIT countersigned this head, which no entry before it has: those are not the original ones.
+    NotThisLog(Hash),
     /// The other ledger has no session with the owner of this one.
     Strangers(Fingerprint),
     /// The other ledger countersigned this head in this session, and it is not in the ledger.
@@ -83,6 +88,9 @@ impl fmt::Display for Wrong {
             Wrong::Empty => f.write_str("no entries"),
             Wrong::Entry(error) => write!(f, "{error}"),
             Wrong::Init(error) => write!(f, "{error}"),
+            Wrong::NotThisLog(head) => {
+                write!(f, "it countersigned an entry with sha256={head}, which is not among those before it")
+            }
             Wrong::Strangers(owner) => {
                 write!(f, "tells of no session with router {owner}, whose log is to be checked")
             }
@@ -167,10 +175,12 @@ pub fn check(files: &[PathBuf], against: &[PathBuf]) -> Result<Report, Problem> 
     let mut report = Report::default();
     let mut entries = HashMap::new();
     let mut inits = HashMap::new();
+    let mut begun = (0, 0);
     let mut buffer = vec![0; MAX_LEDGER_TEXT_BYTES];
     read_chain(files, |_, entry, hash| {
         if report.last == 0 {
             report.first = entry.sequence;
+            begun = (entry.boot, entry.uptime);
         }
         (report.last, report.head) = (entry.sequence, hash);
         entries.insert(hash, entry.sequence);
@@ -178,7 +188,12 @@ pub fn check(files: &[PathBuf], against: &[PathBuf]) -> Result<Report, Problem> 
             Event::Open { key, .. } => report.owner = Some(fingerprint_of(&key)),
             Event::Init(init) => {
                 let owner = report.owner.unwrap_or(Fingerprint([0; 16]));
-                evidence::check(&init, owner, &mut buffer).map_err(Wrong::Init)?;
+                let head = evidence::check(&init, owner, &mut buffer).map_err(Wrong::Init)?;
+                let may_be_older =
+                    report.first > 1 && entry.boot == begun.0 && entry.uptime <= begun.1 + CHALLENGE_SECONDS;
+                if !entries.contains_key(&head) && !may_be_older {
+                    return Err(Wrong::NotThisLog(head));
+                }
                 inits.insert(init.session, entry.sequence);
                 report.inits += 1;
             }

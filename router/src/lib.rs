@@ -31,6 +31,7 @@ pub mod proxy;
 pub mod relay;
 pub mod serve;
 pub mod session;
+pub mod signals;
 pub mod status;
 pub mod trust_store;
 pub mod uci;

@@ -5,10 +5,15 @@ mod log_command;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 
 use bamqp_router::config::Config;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, base64_encode};
+use bamqp_router::live::STACK_BYTES;
+use bamqp_router::signals::Signals;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
@@ -91,8 +96,7 @@ fn keygen(path: &Path) -> Result<(), Failure> {
     print(&format!("{}\n", base64_encode(pair.public())))
 }
 
-/// SIGTERM and SIGINT end the process at once: nothing is in memory that would have to be saved, and the system
-/// closes the connections.
+/// SIGTERM and SIGINT stop the daemon, which saves what it still has in memory; the second one ends the process at once.
 fn run(file: &Path) -> Result<(), Failure> {
     SimpleLogger::new().with_level(LevelFilter::Info).env().init().map_err(failed)?;
     let config = Config::load(file).map_err(failed)?;
@@ -102,10 +106,27 @@ fn run(file: &Path) -> Result<(), Failure> {
     }
     let key = KeyPair::load_or_create(&config.key).map_err(failed)?;
     log::info!("this router is {} with public key {}", key.fingerprint(), base64_encode(key.public()));
+    let signals = Signals::hold_back().map_err(failed)?;
     let daemon = Daemon::start(config, key).map_err(failed)?;
     for address in daemon.client_addresses() {
         log::info!("clients: http://{address}");
     }
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let (ender, asked) = (daemon.ender(), is_asked.clone());
+    let waiting = Builder::new().name("signals".into()).stack_size(STACK_BYTES).spawn(move || {
+        if signals.wait().is_ok() {
+            log::info!("stopping");
+            asked.store(true, Ordering::Relaxed);
+            ender.poke();
+        }
+        if signals.wait().is_ok() {
+            std::process::exit(1);
+        }
+    });
+    waiting.map_err(failed)?;
     daemon.wait();
+    if is_asked.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     Err(Failure::Failed("the daemon ended by itself".into()))
 }

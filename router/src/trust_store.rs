@@ -1,6 +1,6 @@
 //! The trust records of the configured peers over restarts: in memory, and rarely in a small file in `state_dir`. Not
 //! responsible for what follows from a record ([`bamqp_core::trust`]) nor for what a line of the file looks like
-//! ([`file`]).
+//! ([`mod@file`]).
 //!
 //! Flash wears, so what changed is written at most every [`SAVE_EVERY`] and at stop; only a violation and the owner's
 //! `forget` are written at once. A power cut costs at most that; never a bar, which can only last longer. The file is

@@ -4,9 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bamqp_core::ledger::{Entry, Event, Hash};
+use bamqp_core::channel::{Challenge, Identity, Neighbour, Tally};
+use bamqp_core::http::target::Uri;
+use bamqp_core::http::validator::Validator;
+use bamqp_core::http::write::HeadWriter;
+use bamqp_core::ledger::{Chain, Entry, Event, Hash};
+use bamqp_core::message::init::Init;
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_router::config::Config;
 use bamqp_router::keys::KeyPair;
@@ -68,29 +74,51 @@ fn coordinator() -> KeyPair {
     KeyPair::from_seed([8; 32])
 }
 
-/// The head of an INIT to [`owner`].
-fn init_head(session: u8) -> String {
-    format!(
-        "POST /INIT HTTP/1.1\r\nHost: 10.77.0.2:7733\r\nContent-Length: 0\r\nBAMQP-Session: {}\r\n\
-         BAMQP-Target: http://example.org/{session}\r\nBAMQP-Size: 100000000\r\nETag: \"a\\b\"\r\nBAMQP-Hops: 0\r\n\
-         BAMQP-Recipient: {}\r\nUser-Agent: a\tb \u{e9}\r\n\r\n",
-        SessionId([session; 16]),
-        owner().fingerprint()
-    )
+fn uri(session: u8) -> String {
+    format!("http://example.org/{session}")
 }
 
+/// The head of the coordinator's INIT to [`owner`], whose ledger has the head `log_head`.
+fn init_head(session: u8, log_head: [u8; 32]) -> Vec<u8> {
+    static IDENTITY: LazyLock<(Identity, Neighbour)> = LazyLock::new(|| {
+        let identity = Identity::from_seed(*coordinator().seed()).unwrap();
+        let peer = identity.agree(owner().public()).unwrap();
+        (identity, peer)
+    });
+    let (identity, peer) = &*IDENTITY;
+    let uri = uri(session);
+    let init = Init {
+        session: SessionId([session; 16]),
+        target: Uri::parse(&uri).unwrap(),
+        size: 100_000_000,
+        validator: Validator::entity_tag(b"\"a\\b\"").unwrap(),
+        hops: 0,
+        recipient: owner().fingerprint(),
+        user_agent: Some(b"test\\1"),
+        accept: None,
+    };
+    let mut buffer = vec![0; 4096];
+    let mut head = HeadWriter::new(&mut buffer);
+    init.write(&mut head, &"10.77.0.2:7733");
+    let challenge = Challenge { log_head, random: [session; 16] };
+    let (length, ..) = identity.seal_init(head, &init, peer, &challenge, &mut Tally::default()).unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+/// An INIT that countersigns all that the ledger has.
 fn append_init(ledger: &Ledger, session: u8) -> Result<[u8; 32], AppendError> {
-    append_init_as(ledger, session, &format!("http://example.org/{session}"), &init_head(session))
+    append_init_as(ledger, session, &uri(session), &init_head(session, ledger.head()))
 }
 
-fn append_init_as(ledger: &Ledger, session: u8, uri: &str, head: &str) -> Result<[u8; 32], AppendError> {
+fn append_init_as(ledger: &Ledger, session: u8, uri: &str, head: &[u8]) -> Result<[u8; 32], AppendError> {
     ledger.append_init(&InitRecord {
         key: coordinator().public(),
         from: "10.77.0.1:40112".parse().unwrap(),
         session: SessionId([session; 16]),
         size: 100_000_000,
         uri,
-        head: head.as_bytes(),
+        head,
     })
 }
 
@@ -201,18 +229,18 @@ fn a_power_cut_at_any_byte_costs_only_what_was_not_whole() {
     drop(ledger);
     let file = folder.only_file();
     let whole = fs::read(&file).unwrap();
+    let last = init_head(9, [0; 32]);
     let after = |bytes: &[u8]| {
         fs::write(&file, bytes).unwrap();
         let ledger = folder.open();
-        append_init(&ledger, 9).unwrap();
+        append_init_as(&ledger, 9, &uri(9), &last).unwrap();
         drop(ledger);
-        let report = folder.check();
         // Two new entries: that the program was started, and the INIT.
-        (report.first, report.last - 2)
+        chain(&file) - 2
     };
     for cut in 0..=whole.len() {
         let left = whole[..cut].iter().filter(|byte| **byte == b'\n').count() as u64;
-        assert_eq!(after(&whole[..cut]), (1, left), "cut at {cut}");
+        assert_eq!(after(&whole[..cut]), left, "cut at {cut}");
         assert!(
             fs::read(&file).unwrap().starts_with(&whole[..line_end(&whole, left as usize)]),
             "cut at {cut}"
@@ -223,10 +251,20 @@ fn a_power_cut_at_any_byte_costs_only_what_was_not_whole() {
         let left = whole[..cut].iter().filter(|byte| **byte == b'\n').count() as u64;
         let mut holes = whole[..cut].to_vec();
         holes.resize(whole.len(), 0);
-        assert_eq!(after(&holes), (1, left), "zeros from {cut}");
+        assert_eq!(after(&holes), left, "zeros from {cut}");
         holes.extend_from_slice(b"\nold\nlines\n");
-        assert_eq!(after(&holes), (1, left), "zeros and lines from {cut}");
+        assert_eq!(after(&holes), left, "zeros and lines from {cut}");
     }
+}
+
+/// Number of the last entry, if the chain is whole from the first on.
+fn chain(file: &Path) -> u64 {
+    let mut chain = Chain::new();
+    for line in fs::read(file).unwrap().split_inclusive(|byte| *byte == b'\n') {
+        let (entry, _) = chain.next(line).unwrap();
+        assert_eq!(entry.sequence, chain.sequence());
+    }
+    chain.sequence()
 }
 
 /// Where the first `lines` lines end.
@@ -238,10 +276,11 @@ fn line_end(bytes: &[u8], lines: usize) -> usize {
 fn every_altered_byte_is_found_and_its_entry_named() {
     let folder = Folder::new();
     let ledger = folder.open();
-    append_init(&ledger, 1).unwrap();
     ledger.append_chunk(SessionId([1; 16]), 0..100).unwrap();
     ledger.end_session(SessionId([1; 16]));
     append_session(&ledger, 2, &[(coordinator().fingerprint(), [3; 32])]);
+    // Last, because its signature is slow to verify.
+    append_init(&ledger, 1).unwrap();
     drop(ledger);
     let file = folder.only_file();
     let whole = fs::read(&file).unwrap();
@@ -276,7 +315,7 @@ fn every_altered_byte_is_found_and_its_entry_named() {
 fn an_init_for_another_router_or_another_file_is_no_evidence() {
     let folder = Folder::new();
     let ledger = folder.open();
-    append_init_as(&ledger, 1, "http://example.org/other", &init_head(1)).unwrap();
+    append_init_as(&ledger, 1, "http://example.org/other", &init_head(1, ledger.head())).unwrap();
     drop(ledger);
     let problem = check(&folder.files(), &[]).unwrap_err().to_string();
     assert!(problem.ends_with(".log:2: its uri is not the one that was signed"), "{problem}");
@@ -358,8 +397,8 @@ fn credentials_are_never_written() {
     let ledger = folder.open();
     let before = ledger.head();
     for name in ["Authorization", "cookie", "Proxy-Authorization"] {
-        let head = init_head(1).replace("User-Agent", name);
-        let appended = append_init_as(&ledger, 1, "http://example.org/1", &head);
+        let head = String::from_utf8(init_head(1, before)).unwrap().replace("User-Agent", name);
+        let appended = append_init_as(&ledger, 1, &uri(1), head.as_bytes());
         assert_eq!(appended, Err(AppendError::Credentials), "{name}");
     }
     assert_eq!(ledger.head(), before);
@@ -440,25 +479,34 @@ fn truncation_shows_against_the_coordinators_log() {
     }
 }
 
-#[test]
-fn a_rewritten_log_is_not_the_one_that_was_countersigned() {
-    let (_, other) = pair(3);
-    let (forged, _) = pair(3);
-    assert!(check(&forged.files(), &[]).is_ok());
-    // Not even the first head is the same: entries have their times, and here each its own boot or second.
-    let file = forged.only_file();
-    let text = fs::read_to_string(&file).unwrap();
-    let mut lines = String::new();
-    let mut previous = Hash::default();
+/// Writes the entries that `keep` lets pass again, each a second later, numbered and chained as if they were genuine.
+fn rewrite(file: &Path, keep: impl Fn(&Event<'_>) -> bool) {
+    let text = fs::read_to_string(file).unwrap();
+    let (mut lines, mut previous, mut sequence) = (String::new(), Hash::default(), 0);
     for line in text.split_inclusive('\n') {
         let (entry, _) = Entry::parse(line.as_bytes()).unwrap();
-        previous = Entry { uptime: entry.uptime + 1, previous, ..entry }.write(&mut lines).unwrap();
+        if keep(&entry.event) {
+            sequence += 1;
+            let uptime = entry.uptime + 1;
+            previous = Entry { sequence, uptime, previous, ..entry }.write(&mut lines).unwrap();
+        }
     }
-    fs::write(&file, lines).unwrap();
+    fs::write(file, lines).unwrap();
+}
+
+#[test]
+fn a_rewritten_log_is_not_the_one_that_was_countersigned() {
+    // The INITs in it pin what was before them.
+    let (forged, other) = pair(3);
+    rewrite(&forged.only_file(), |_| true);
+    let problem = check(&forged.files(), &[]).unwrap_err();
+    assert!(matches!(problem, Problem { line: 2, what: Wrong::NotThisLog(_), .. }), "{problem}");
+    // Without them it looks like a log, but not to the coordinator.
+    rewrite(&forged.only_file(), |event| !matches!(event, Event::Init(_)));
     check(&forged.files(), &[]).unwrap();
     let problem = check(&forged.files(), &other.files()).unwrap_err();
     assert!(matches!(problem.what, Wrong::Missing(..)), "{problem}");
-    // And a log of somebody else says nothing about this one.
+    // A log of somebody else says nothing about this one.
     let stranger = Folder::new();
     drop(Ledger::open(&stranger.config(), coordinator().public()).unwrap());
     let problem = check(&forged.files(), &stranger.files()).unwrap_err();
@@ -545,4 +593,43 @@ fn the_command_says_what_is_wrong_with_its_arguments() {
     let help = bamqp(&["verify", "--help"]);
     assert!(help.status.success() && text(&help.stdout).contains("router/LOG.md"));
     assert_eq!(bamqp(&["verify", "/nowhere/log"]).status.code(), Some(1));
+}
+
+/// The daemon writes what waits when it is told to stop: the whole program, with the signal that procd sends.
+#[test]
+fn sigterm_and_sigint_write_what_waits() {
+    for signal in ["TERM", "INT"] {
+        let folder = Folder::new();
+        let at = folder.0.display();
+        let config = folder.0.join("bamqp");
+        fs::write(
+            &config,
+            format!(
+                "config bamqp main\n option peer_listen '127.0.12.1:0'\n option key '{at}/key'\n \
+                 option state_dir '{at}'\n option log_dir '{at}/log'\n"
+            ),
+        )
+        .unwrap();
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_bamqp"))
+            .args(["run", "--config", config.to_str().unwrap()])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        // The folder is made when the daemon holds the signals back already.
+        while !folder.0.join("log").exists() && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let killed = Command::new("kill").args(["-s", signal, &daemon.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        while daemon.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() >= deadline {
+                daemon.kill().unwrap();
+                panic!("SIG{signal} did not end it");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(daemon.wait().unwrap().success(), "SIG{signal}");
+        assert_eq!(kinds(&folder.only_file()), "OPEN", "SIG{signal}");
+    }
 }
