@@ -185,10 +185,10 @@ pub fn select(
 impl Candidate {
     /// What it is expected to bring, most first; then by losses and distance.
     fn rank(&self) -> (Reverse<u64>, u64, Span) {
-        let reliable = u128::from(self.rate) * u128::from(self.reliability.min(ONE)) / u128::from(ONE);
-        let near = reliable * u128::from(CHUNK_TIME.as_micros())
-            / u128::from((CHUNK_TIME + self.rtt).as_micros().max(1));
-        (Reverse(near as u64), self.losses, self.rtt)
+        let reliable = self.rate.saturating_mul(self.reliability.min(ONE).into()) / u64::from(ONE);
+        let near =
+            reliable.saturating_mul(CHUNK_TIME.as_micros()) / (CHUNK_TIME + self.rtt).as_micros().max(1);
+        (Reverse(near), self.losses, self.rtt)
     }
 
     /// Whether its help is worth its cost beside lanes that bring `total` bytes per second together.

@@ -169,6 +169,8 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     if !shared.sessions.begin(&session, shared.config.max_sessions.into()) {
         return None;
     }
+    // What of the original response was passed on before there was a session came with its head or alone.
+    session.count_copied(LaneId::ORIGINAL, (range.start - job.pool.range.start) as u32);
     log::info!("session {}: {} with {} peers", session.id, session.file.uri, session.helpers.len());
     let via = shared.via.clone();
     let source = Source::Origin { address: job.origin_address, from: shared.config.wan_address, via };

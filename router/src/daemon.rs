@@ -14,6 +14,7 @@ use bamqp_core::refuse::Refuse;
 
 use crate::answer::{self, Trouble};
 use crate::config::Config;
+use crate::control::Control;
 use crate::keys::KeyPair;
 use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
@@ -78,6 +79,7 @@ pub struct Counters {
 pub struct Daemon {
     shared: Arc<Shared>,
     stop: Arc<Waker>,
+    control: Arc<Control>,
     /// The thread that accepts connections.
     acceptor: Option<JoinHandle<()>>,
     clients: Vec<SocketAddr>,
@@ -161,6 +163,10 @@ impl Daemon {
             counters: Counters::default(),
             clients: AtomicU32::new(0),
         });
+        let (control, asked) =
+            (Arc::new(Control::open(&shared.config.state_dir).map_err(StartError::System)?), shared.clone());
+        let answering = control.clone();
+        shared.live.spawn("control", move || answering.run(&asked)).map_err(StartError::System)?;
         for peer in 0..shared.peers.len() {
             let keeper = shared.clone();
             let work = move || keeper.peers.keep(peer, &keeper.live);
@@ -176,7 +182,7 @@ impl Daemon {
                 .spawn(move || accept_all(&shared, listeners, &stop))
                 .map_err(StartError::System)?
         };
-        Ok(Self { shared, stop, acceptor: Some(acceptor), clients, peers })
+        Ok(Self { shared, stop, control, acceptor: Some(acceptor), clients, peers })
     }
 
     /// Where clients connect; with the port that the system chose for a 0.
@@ -224,6 +230,7 @@ impl Drop for Daemon {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
+        self.control.stop();
         self.shared.peers.stop();
         if let Some(ledger) = &self.shared.ledger {
             // First, because a thread may still wait for the resolver. An error shows again when it is closed.

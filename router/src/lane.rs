@@ -149,6 +149,7 @@ impl Lane {
             let room = slot.get_mut(start + got as usize..start + len as usize).unwrap_or_default();
             let progress = fetcher.read(room, &self.shared.live);
             head = head.or(fetcher.take_head_times());
+            self.session.count_copied(self.id, fetcher.most_copied());
             match progress {
                 Ok(Progress::Bytes(bytes)) => got += bytes as u32,
                 Ok(Progress::Blocked) if clock::now() < by => {

@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod coordinate;
 pub mod daemon;
 mod exchange;

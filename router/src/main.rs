@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 
 use bamqp_router::config::Config;
+use bamqp_router::control;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, base64_encode};
 use bamqp_router::live::STACK_BYTES;
@@ -23,10 +24,18 @@ BAMQP: routers of neighbours pool their links for one download
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
 bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
+bamqp status|peers|trust [--json] [--config FILE]
+                             what the running daemon knows: its downloads, the other routers, and how far it trusts them
+bamqp trust forget PEER      the peer of this name or key begins anew
 bamqp --help | --version
 
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
+
+const COMMANDS: &str = "run, keygen, status, peers, trust or log";
+
+/// Where OpenWrt keeps the configuration.
+const CONFIG: &str = "/etc/config/bamqp";
 
 /// Why the command failed.
 enum Failure {
@@ -71,8 +80,25 @@ fn command() -> Result<(), Failure> {
             no_more(args)?;
             keygen(&key.unwrap_or_else(|| Config::default().key))
         }
-        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected run, keygen or log"))),
-        None => Err(Failure::Usage("expected run, keygen or log".into())),
+        Some(what @ ("status" | "peers" | "trust")) => {
+            let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
+            let is_json = args.contains("--json");
+            let mut request = what.to_owned();
+            match args.subcommand().map_err(usage)?.as_deref() {
+                None if is_json => request += " --json",
+                None => {}
+                Some("forget") if what == "trust" => {
+                    let peer: Result<String, _> = args.free_from_str();
+                    let peer = peer.map_err(|_| Failure::Usage("expected trust forget PEER".into()))?;
+                    request = format!("trust forget {peer}");
+                }
+                Some(extra) => return Err(Failure::Usage(format!("unexpected argument {extra}"))),
+            }
+            no_more(args)?;
+            ask(config.as_deref(), &request)
+        }
+        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected {COMMANDS}"))),
+        None => Err(Failure::Usage(format!("expected {COMMANDS}"))),
     }
 }
 
@@ -91,6 +117,16 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 
+/// Asks the daemon of this configuration, or of the usual one, and prints what it answers.
+fn ask(config: Option<&Path>, request: &str) -> Result<(), Failure> {
+    let config = match config {
+        Some(file) => Config::load(file).map_err(failed)?,
+        None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG)).map_err(failed)?,
+        None => Config::default(),
+    };
+    print(&control::ask(&config.state_dir, request).map_err(failed)?)
+}
+
 fn keygen(path: &Path) -> Result<(), Failure> {
     let pair = KeyPair::create(path).map_err(failed)?;
     print(&format!("{}\n", base64_encode(pair.public())))
@@ -107,6 +143,9 @@ fn run(file: &Path) -> Result<(), Failure> {
     let key = KeyPair::load_or_create(&config.key).map_err(failed)?;
     log::info!("this router is {} with public key {}", key.fingerprint(), base64_encode(key.public()));
     let signals = Signals::hold_back().map_err(failed)?;
+    if let Err(error) = std::fs::create_dir_all(&config.state_dir) {
+        log::warn!("state_dir {}: {error}", config.state_dir.display());
+    }
     let daemon = Daemon::start(config, key).map_err(failed)?;
     for address in daemon.client_addresses() {
         log::info!("clients: http://{address}");

@@ -72,6 +72,7 @@ pub struct Serve {
     round_trip: AtomicU32,
     malformed: AtomicU32,
     turned_away: AtomicU32,
+    copied: AtomicU32,
 }
 
 /// What the peer side is doing, for status.
@@ -83,6 +84,9 @@ pub struct Report {
     pub malformed: u32,
     /// Connections that were closed at once because there were too many, since the start; wraps around.
     pub turned_away: u32,
+    /// Payload bytes of one chunk that passed through user space, at most: those that came with the head of the
+    /// origin's answer. All others went through a pipe.
+    pub copied: u32,
 }
 
 impl Serve {
@@ -113,6 +117,7 @@ impl Serve {
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
             turned_away: AtomicU32::new(0),
+            copied: AtomicU32::new(0),
         }
     }
 
@@ -139,6 +144,7 @@ impl Serve {
             sessions: self.sessions.count(Instant::now()),
             malformed: self.malformed.load(Ordering::Relaxed),
             turned_away: self.turned_away.load(Ordering::Relaxed),
+            copied: self.copied.load(Ordering::Relaxed),
         }
     }
 

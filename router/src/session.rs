@@ -2,6 +2,7 @@
 //! other. Not responsible for sockets; no thread touches one while it holds the lock (DESIGN section 4).
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bamqp_core::limits::SLOT_BYTES;
@@ -54,8 +55,16 @@ pub struct Session {
     transfer: Mutex<Transfer<Slot, SLOTS>>,
     /// Who took part, each with the head of its ledger that the INIT to it countersigned.
     joined: Mutex<Vec<(Fingerprint, [u8; 32])>>,
-    lanes: Vec<Waker>,
+    lanes: Vec<LaneSide>,
     client: Waker,
+}
+
+/// What a lane's thread shares with others besides the state machine.
+#[derive(Debug)]
+struct LaneSide {
+    waker: Waker,
+    /// See [`LaneReport::copied`].
+    copied: AtomicU32,
 }
 
 /// Stack for making a session: the state machine is some 70 KiB and is moved into its place.
@@ -80,7 +89,8 @@ impl Session {
             let mut transfer =
                 Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
             helpers.retain(|helper| transfer.add_peer(now, helper.rate, helper.rtt).is_some());
-            let lanes = (0..helpers.len() + 2).map(|_| Waker::new()).collect::<io::Result<_>>()?;
+            let side = |_| Ok(LaneSide { waker: Waker::new()?, copied: AtomicU32::new(0) });
+            let lanes = (0..helpers.len() + 2).map(side).collect::<io::Result<_>>()?;
             let client = Waker::new()?;
             Ok(Arc::new(Session {
                 id,
@@ -128,12 +138,19 @@ impl Session {
 
     /// What wakes a lane's thread.
     pub fn lane_waker(&self, id: LaneId) -> Option<&Waker> {
-        self.lanes.get(id.index())
+        self.lanes.get(id.index()).map(|lane| &lane.waker)
     }
 
     /// What wakes the client's thread.
     pub fn client_waker(&self) -> &Waker {
         &self.client
+    }
+
+    /// So many payload bytes of one answer on a lane were copied in user space.
+    pub fn count_copied(&self, id: LaneId, bytes: u32) {
+        if let Some(lane) = self.lanes.get(id.index()) {
+            lane.copied.fetch_max(bytes, Ordering::Relaxed);
+        }
     }
 
     /// How it ended, if it has.
@@ -171,6 +188,7 @@ impl Session {
             failures: lane.stats.failures,
             violations: lane.stats.violations,
             duplicates: lane.stats.duplicates,
+            copied: self.lanes.get(i).map_or(0, |lane| lane.copied.load(Ordering::Relaxed)),
             rate: lane.pace.rate,
             rtt_us: lane.pace.rtt.as_micros(),
             state: match lane.state {
@@ -183,6 +201,7 @@ impl Session {
             },
         };
         SessionReport {
+            id: self.id,
             target: self.file.uri.clone(),
             range: self.range.clone(),
             total: self.file.total,
@@ -218,9 +237,9 @@ impl Session {
         if wake.is_empty() {
             return;
         }
-        for (i, waker) in self.lanes.iter().enumerate() {
+        for (i, lane) in self.lanes.iter().enumerate() {
             if wake.lane(i) {
-                waker.poke();
+                lane.waker.poke();
             }
         }
         if wake.client() {

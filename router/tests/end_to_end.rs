@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bamqp_core::ledger::Chain;
+use bamqp_core::trust::Standing;
 use bamqp_router::config::Config;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::KeyPair;
@@ -332,4 +333,17 @@ fn a_neighbour_that_is_switched_off_costs_nothing_but_speed() {
     let sessions = n.ended(1);
     let lost = sessions[0].lanes.iter().find(|lane| lane.name == "R3").unwrap();
     assert!(lost.failures + lost.timeouts > 0, "the neighbour was not lost: {sessions:?}");
+}
+
+#[test]
+fn neighbours_that_served_well_come_to_be_trusted() {
+    let n = Neighbourhood::start();
+    for count in 1..=3 {
+        assert!(n.download("paced", "out", &[]).unwrap() == n.file, "wrong bytes");
+        n.ended(count);
+    }
+    for view in n.daemons[0].shared().trust.views() {
+        assert_eq!(view.standing, Standing::Trusted { accused: false }, "{view:?}");
+        assert_eq!((view.scores.sums.sessions, view.scores.untrust), (3, 0), "{view:?}");
+    }
 }

@@ -53,8 +53,9 @@ impl Fetcher {
         let came_along = data.get(..most.min(data.len())).unwrap_or_default();
         let moved = match came_along.is_empty() {
             false => pipe.push(came_along).inspect(|moved| {
-                if let Moved::Bytes(bytes) = moved {
-                    self.inbox.consume(*bytes);
+                if let Moved::Bytes(bytes) = *moved {
+                    self.inbox.consume(bytes);
+                    self.count_copied(bytes);
                 }
             }),
             true => match &self.socket {

@@ -75,6 +75,7 @@ fn init_is_declined_with_the_reason() {
         format!("http://{}/", bed.address),   // its own listener, though in an allowed range
         format!("http://[::1]:{port}/"),      // its own address
         format!("http://0x7f000001:{port}/"), // however it is written
+        format!("http://localhost:{port}/"),  // what a name stands for counts
         "http://no-such-host.invalid/".into(), // no address
     ] {
         assert_eq!(line.init(id(1), &target, TOTAL), Err(DeclineReason::RefusedTarget), "{target}");
@@ -87,6 +88,20 @@ fn init_is_declined_with_the_reason() {
     let declined = bed.connect(B).init(id(1), &origin.uri(), TOTAL);
     assert_eq!(declined, Err(DeclineReason::DuplicateSession));
     assert_eq!(origin.requests(), []);
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    let elsewhere = Origin::start(TOTAL, |_, _| Reply::Range);
+    let to = elsewhere.uri();
+    let origin = Origin::start(TOTAL, move |_, _| {
+        Reply::Raw(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let bed = Bed::start(&[origin.address.port(), elsewhere.address.port()]);
+    let mut line = session(&bed, &origin, 1);
+    line.ask(id(1), 0..100);
+    assert_eq!(line.chunk(0..100, TOTAL), Err(DropReason::OriginStatus(302)));
+    assert_eq!(elsewhere.requests(), []);
 }
 
 #[test]
