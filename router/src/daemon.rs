@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::WeakKey;
 use bamqp_core::refuse::Refuse;
 
 use crate::answer::{self, Trouble};
 use crate::config::Config;
+use crate::keyring::Keyring;
 use crate::keys::KeyPair;
 use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
@@ -32,8 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Shared {
     /// The configuration, with the addresses as they were given.
     pub config: Config,
-    /// The router's key.
-    pub key: KeyPair,
+    /// The router's key, and what is agreed with its peers.
+    pub keyring: Arc<Keyring>,
     /// Our pseudonym in `Via`: a token that no other router has.
     pub via: String,
     /// Which addresses may be reached.
@@ -83,6 +85,8 @@ pub struct Daemon {
 pub enum StartError {
     /// It can't listen there.
     Listen(SocketAddr, io::Error),
+    /// The router's key is of no use.
+    Key(WeakKey),
     /// The system gives no threads or descriptors.
     System(io::Error),
 }
@@ -91,6 +95,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
+            Self::Key(error) => write!(f, "the router's own key: {error}"),
             Self::System(error) => write!(f, "can't start: {error}"),
         }
     }
@@ -125,11 +130,12 @@ impl Daemon {
         let via = format!("bamqp-{}", key.fingerprint());
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
+        let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
         let shared = Arc::new(Shared {
-            peers: Peers::new(&config).map_err(StartError::System)?,
-            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone()),
+            peers: Peers::new(&config, keyring.clone()).map_err(StartError::System)?,
+            serve: Serve::new(&config, keyring.clone(), &via, gate.clone(), live.clone()),
             config,
-            key,
+            keyring,
             via,
             gate,
             live,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! coordinator ──CHUNK, CHUNK…──▶ desk, counter ──▶ errand ──Range, Range…──▶ origin
-//!             ◀──206, bytes───── (a pipe, inside the kernel)  ◀──206, bytes──
+//!             ◀──206, bytes─────   (hashed on their way)      ◀──206, bytes──
 //! ```
 
 mod counter;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
+use bamqp_core::http::request::Request;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
@@ -30,6 +32,7 @@ use self::errand::Way;
 use self::sessions::{Session, Sessions};
 use crate::config::Config;
 use crate::fetch::File;
+use crate::keyring::Keyring;
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
@@ -42,14 +45,14 @@ pub use self::sessions::SILENCE;
 /// some more in the pipe and in the origin's connection, which is not promised.
 pub const HOLD_BYTES: u32 = 128 * 1024;
 
-/// Seconds until a coordinator may ask again after [`DeclineReason::Busy`] and [`DeclineReason::Untrusted`].
+/// Seconds until a coordinator may ask again after [`DeclineReason::Busy`].
 const BUSY_FOR: u32 = 5;
-const UNTRUSTED_FOR: u32 = 60;
 
 /// What all connections from other routers share.
 #[derive(Debug)]
 pub struct Serve {
     key: Fingerprint,
+    keyring: Arc<Keyring>,
     via: String,
     wan_address: Option<IpAddr>,
     bandwidth: u64,
@@ -61,6 +64,14 @@ pub struct Serve {
     round_trip: AtomicU32,
     malformed: AtomicU32,
     turned_away: AtomicU32,
+}
+
+/// Why there is no session after an INIT whose MAC fits.
+enum No {
+    /// An answer that the coordinator can believe.
+    Decline(Decline),
+    /// It is not to be had any better than with a MAC that does not fit.
+    Refuse(Refusal),
 }
 
 /// What the peer side is doing, for status.
@@ -75,11 +86,12 @@ pub struct Report {
 }
 
 impl Serve {
-    /// The peer side of the router with this key. `via` is its pseudonym towards origins.
-    pub fn new(config: &Config, key: Fingerprint, via: &str, gate: Arc<Gate>, live: Arc<Live>) -> Serve {
+    /// The peer side of the router with these keys. `via` is its pseudonym towards origins.
+    pub fn new(config: &Config, keyring: Arc<Keyring>, via: &str, gate: Arc<Gate>, live: Arc<Live>) -> Serve {
         let most = config.max_peer_sessions;
         Serve {
-            key,
+            key: keyring.me().fingerprint(),
+            keyring,
             via: via.into(),
             wan_address: config.wan_address,
             bandwidth: config.bandwidth,
@@ -130,7 +142,20 @@ impl Serve {
             rtt: Span::from_micros(self.round_trip.load(Ordering::Relaxed).into()),
             losses: 0, // nothing counts them yet
         });
-        Hello { key: self.key, details }
+        let challenge = is_peer.then(|| self.challenge()).flatten();
+        Hello { key: self.key, details, challenge }
+    }
+
+    /// A new challenge; `None` if the kernel gives no randomness.
+    fn challenge(&self) -> Option<Challenge> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).ok()?;
+        Some(Challenge { log_head: self.log_head(), random })
+    }
+
+    /// Hash of the last entry of our log, which INITs countersign.
+    fn log_head(&self) -> [u8; 32] {
+        [0; 32] // there is no log yet
     }
 
     /// Bits per second that each session can be promised now; 0: unknown.
@@ -138,23 +163,34 @@ impl Serve {
         self.bandwidth / self.sessions.count(Instant::now()).max(1) as u64
     }
 
-    /// Enters the session of an INIT, if it may be. Blocks while the name is resolved.
-    fn begin(&self, init: &Init<'_>, ip: IpAddr, is_peer: bool) -> Result<Arc<Session>, Decline> {
-        let declined = |reason, retry_after| Decline { reason, retry_after };
-        if !is_peer || init.recipient != self.key {
-            return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
-        }
+    /// Enters the session of an INIT, if it may be. Blocks while the name is resolved. What costs little goes first: the
+    /// Ed25519 signature is looked at when nothing else speaks against the session.
+    fn begin(
+        &self,
+        request: &Request<'_>,
+        init: &Init<'_>,
+        introduced: &Introduced<'_>,
+    ) -> Result<Arc<Session>, No> {
+        let declined = |reason, retry_after| No::Decline(Decline { reason, retry_after });
+        let coordinator = introduced.coordinator.fingerprint;
         let now = Instant::now();
-        let known = self.sessions.find(init.session, ip, now);
+        let known = self.sessions.find(init.session, now);
+        if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
+            return Err(declined(DeclineReason::DuplicateSession, 0));
+        }
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
+        let mut tally = Tally::default();
+        let verified = introduced.verify_signature(request, &mut tally);
+        self.keyring.count(tally);
+        verified.map_err(No::Refuse)?;
         let addresses = match known {
             Some(known) => known.addresses.clone(),
             None => {
                 let host = init.target.host.to_string();
                 self.gate.resolve_public(&host, init.target.port).map_err(|error| {
-                    log::info!("session {} of {ip} refused: {host}: {error}", init.session);
+                    log::info!("session {} of {coordinator} refused: {host}: {error}", init.session);
                     // What the resolver did not find now it may find later; a rule stays.
                     let retry_after = if matches!(error, OriginError::Refused(..)) { 0 } else { 1 };
                     declined(DeclineReason::RefusedTarget, retry_after)
@@ -169,7 +205,7 @@ impl Serve {
             accept: init.accept.map(Into::into),
         };
         let now = Instant::now();
-        let session = Session::new(init.session, ip, file, addresses, now);
+        let session = Session::new(init.session, introduced.callee.clone(), file, addresses, now);
         self.sessions
             .begin(session, now)
             .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))
@@ -182,5 +218,50 @@ impl Serve {
             old => old - old / 8 + sample / 8, // RFC 6298 section 2.3
         };
         self.round_trip.store(smoothed, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bamqp_core::channel::{Callee, Identity, Reference, Sequence};
+    use bamqp_core::http::target::Uri;
+    use bamqp_core::http::validator::Validator;
+    use bamqp_core::http::write::HeadWriter;
+    use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+    use bamqp_core::message::SessionId;
+    use bamqp_core::signature::Mac;
+
+    use super::*;
+
+    /// A peer's side of a session of the coordinator with this seed.
+    pub fn callee(coordinator: u8, session: SessionId) -> Callee {
+        let (us, them) =
+            (Identity::from_seed([99; 32]).unwrap(), Identity::from_seed([coordinator; 32]).unwrap());
+        let init = Init {
+            session,
+            target: Uri::parse("http://origin.test/").unwrap(),
+            size: 1,
+            validator: Validator::entity_tag(b"\"v\"").unwrap(),
+            hops: 0,
+            recipient: us.fingerprint(),
+            user_agent: None,
+            accept: None,
+        };
+        let mut buffer = [0; MAX_PEER_HEAD_BYTES];
+        let mut head = HeadWriter::new(&mut buffer);
+        init.write(&mut head, &"peer");
+        let challenge = Challenge { log_head: [0; 32], random: [0; 16] };
+        let (at_us, at_them) = (us.agree(them.public_key()).unwrap(), them.agree(us.public_key()).unwrap());
+        let mut tally = Tally::default();
+        let (length, ..) = them.seal_init(head, &init, &at_them, &challenge, &mut tally).unwrap();
+        let (request, _) = Request::parse(&buffer[..length]).unwrap().unwrap();
+        let find = |_| Some(&at_us);
+        let me = us.fingerprint();
+        Introduced::by(&request, &init, me, Some(&challenge), find, &mut tally).unwrap().callee
+    }
+
+    /// A request at this place.
+    pub fn request(place: u32) -> Reference {
+        Reference { sequence: Sequence { link: 0, place }, mac: Mac([0; 32]) }
     }
 }
