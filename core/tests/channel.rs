@@ -75,7 +75,7 @@ impl Two {
         init: &Init<'_>,
         tally: &mut Tally,
     ) -> (String, Caller, Reference) {
-        let mut buffer = [0; MAX_PEER_HEAD_BYTES];
+        let mut buffer = [0; 2 * MAX_PEER_HEAD_BYTES];
         let mut head = HeadWriter::new(&mut buffer);
         init.write(&mut head, &HOST);
         let sealed = self.coordinator.seal_init(head, init, &self.at_coordinator, challenge, tally);

@@ -212,7 +212,8 @@ fn exchange<S, T>(
     parse: impl FnOnce(&Response<'_>, S) -> Result<T, Trouble>,
 ) -> Result<T, Trouble> {
     let deadline = Instant::now() + PATIENCE;
-    let mut out = vec![0; MAX_PEER_HEAD_BYTES];
+    // An INIT is signed with as much room behind it; pages that nobody touches cost nothing.
+    let mut out = vec![0; 2 * MAX_PEER_HEAD_BYTES];
     let (length, sent) = write(HeadWriter::new(&mut out)).map_err(Trouble::Unsignable)?;
     net::write_all(socket, out.get(..length).unwrap_or_default(), PATIENCE)?;
     let mut inbox = Inbox::new(MAX_PEER_HEAD_BYTES);
