@@ -15,13 +15,14 @@ use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, OwnLink};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::fetch::File;
+use bamqp_router::keyring::Keyring;
 use bamqp_router::keys::KeyPair;
 use bamqp_router::live::Live;
 use bamqp_router::peers::{PeerState, Peers, Trouble};
 use bamqp_router::serve::HOLD_BYTES;
 use bamqp_router::session::Session;
 
-use bed::{A, Bed, SEED, eventually, id};
+use bed::{A, Bed, SEED, eventually, id, seed_of};
 
 /// A coordinator at [`A`] with one peer, and its keeper.
 struct Coordinator {
@@ -38,7 +39,9 @@ impl Coordinator {
             peers: vec![Peer { name: "b".into(), address, public_key }],
             ..Config::default()
         };
-        let (peers, live) = (Arc::new(Peers::new(&config).unwrap()), Arc::new(Live::default()));
+        let keyring = Arc::new(Keyring::new(&KeyPair::from_seed(seed_of(A)), &config.peers).unwrap());
+        let (peers, live) =
+            (Arc::new(Peers::new(&config, keyring.clone()).unwrap()), Arc::new(Live::default()));
         let (kept, its_live) = (peers.clone(), live.clone());
         let keeper = std::thread::spawn(move || kept.keep(0, &its_live));
         Coordinator { peers, live, keeper: Some(keeper) }
@@ -122,8 +125,8 @@ fn the_parked_connection_serves_a_session_and_comes_back() {
         let joined = coordinator.peers.join(0, &session, &coordinator.live).unwrap();
         assert_eq!((joined.bandwidth, joined.hold), (20_000_000, HOLD_BYTES));
         assert_eq!(bed.serve.report().sessions, 1);
-        let clean = Some(joined.socket);
-        coordinator.peers.leave(0, &session, clean, Some(777_000), &coordinator.live);
+        let clean = Some((joined.socket, Some(joined.link)));
+        coordinator.peers.leave(0, &session, &joined.call, clean, Some(777_000), &coordinator.live);
         assert_eq!(bed.serve.report().sessions, 0, "it was told that the session is over");
         assert_eq!(coordinator.peers.views()[0].rate, Some(777_000));
     }
