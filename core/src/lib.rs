@@ -17,3 +17,4 @@ pub mod select;
 pub mod signature;
 pub mod time;
 pub mod transfer;
+pub mod trust;

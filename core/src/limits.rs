@@ -39,3 +39,7 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// Most ranges that the summary of a session lists; what touches is joined. 16 bytes each, and at most 43 in a
 /// head of [`MAX_PEER_HEAD_BYTES`].
 pub const MAX_SERVED_RANGES: usize = 64;
+
+/// Most sessions with one peer that trust remembers each on its own: 56 bytes each. Of more within twelve hours the two
+/// closest in time are joined, so nothing is forgotten.
+pub const MAX_TRANSACTIONS: usize = 48;

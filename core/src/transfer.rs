@@ -258,8 +258,7 @@ pub struct Transfer<S, const SLOTS: usize> {
     todo: Unassigned<SLOTS>,
     lanes: Vec<Lane<S>, MAX_LANES>,
     cut: Cut,
-    /// The first slot beyond what the original response brings alone; the lanes' work begins there.
-    gap_end: u64,
+    gap: cut::Gap,
     standing_since: Option<Instant>,
     last_byte: Instant,
     over: Option<Outcome>,
@@ -289,7 +288,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now, Span::ZERO, own.rtt);
+        original.rate.begin(now, own.rtt);
+        original.rate.start(now);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
@@ -297,7 +297,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             todo,
             lanes,
             cut: Cut::Unproven { tries: 0 },
-            gap_end: u64::MAX,
+            gap: cut::Gap { end: u64::MAX, misses: 0, silent: false },
             standing_since: None,
             last_byte: now,
             over: None,
@@ -403,8 +403,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Up;
             lane.up_since = now;
-            if rate > 0 && !lane.rate.is_measured() {
-                lane.rate = crate::lane::Rate::new(rate);
+            if rate > 0 {
+                lane.rate.assume(rate);
             }
             self.make_room_for_peers(wake);
         }
@@ -431,6 +431,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             }
             LaneState::Up | LaneState::Probing => {}
         }
+        if id == LaneId::ORIGINAL && self.original_is_silent(now) && !self.gap.silent {
+            self.gap.silent = true;
+            self.wake_all(wake);
+        }
         if let Some(why) = self.overdue(now, id) {
             self.fail(now, id, why, wake);
             return LaneDo::Close;
@@ -455,7 +459,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let track = lane.track(conn);
         let deadline = lane.deadline(track);
         if lane.kind == LaneKind::Original && self.cut != Cut::Earned {
-            return deadline + GIVE_UP;
+            return if self.gap.silent { deadline + GIVE_UP } else { deadline };
         }
         let others = self
             .lanes
@@ -472,7 +476,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let portion = Pool::of(self.working().map(|(_, pace)| pace))
             .portion_time(self.slots.window() * SLOT_BYTES as u64);
         let track = self.lanes[id.index()].track_mut(conn);
-        let Some(rest) = track.chunks.front().map(|c| c.rest.clone()) else { return LaneDo::Wait(None) };
+        let Some(chunk) = track.chunks.front() else { return LaneDo::Wait(None) };
+        let (rest, purpose) = (chunk.rest.clone(), chunk.purpose);
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
@@ -487,6 +492,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
                 None => {
                     let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
+                    lane.rate.stop(now);
                     lane.blocked_since.get_or_insert(now);
                     return LaneDo::Wait(None);
                 }
@@ -494,8 +500,11 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         };
         let lane = &mut self.lanes[id.index()];
         if let Some(since) = lane.blocked_since.take() {
-            lane.rate.resume(now.since(since), owed);
+            lane.rate.came_in(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
+        }
+        if purpose == Purpose::Payload {
+            lane.rate.start(now);
         }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
@@ -536,18 +545,21 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             let dry = !chunk.queued || head.at.since(track.heard) > rtt.get().scale(1, 4) + slot_time;
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
-            let gap = head.at.since(track.heard);
             if chunk.purpose == Purpose::Payload {
-                rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
+                rate.begin(head.at, rtt.get());
+                if head.at.since(track.heard) > Span::from_millis(4) {
+                    rate.leave_out(track.heard, head.at);
+                }
             }
             chunk.begun = true;
-            track.heard = head.at;
+            track.heard = track.heard.max(head.at);
         }
         if len > 0 {
             track.heard = now;
             self.last_byte = now;
+            self.gap.silent &= id != LaneId::ORIGINAL;
             if chunk.purpose == Purpose::Payload {
-                rate.add(now, len.into());
+                rate.add(now, len.into(), track.mark);
             }
             chunk.rest.start += u64::from(len);
         }
@@ -606,7 +618,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.take_back(id);
         match self.lanes[id.index()].kind {
             LaneKind::Original => self.original_failed(id, why),
-            LaneKind::Own if probing_cut => self.probe_failed(why, wake),
+            LaneKind::Own if probing_cut => self.probe_failed(now, why, wake),
             _ => {}
         }
         if !self

@@ -103,7 +103,12 @@ impl Neighbourhood {
 
     /// Where the client finds the coordinator.
     pub fn proxy(&self) -> SocketAddr {
-        SocketAddr::new(self.place.router(0), self.place.ports.clients)
+        self.proxy_of(0)
+    }
+
+    /// Where the household of router `number` finds it.
+    pub fn proxy_of(&self, number: usize) -> SocketAddr {
+        SocketAddr::new(self.place.router(number), self.place.ports.clients)
     }
 
     /// The URL of the file; another one for each `name`, the bytes are the same.
@@ -151,6 +156,8 @@ impl Neighbourhood {
     /// Starts router `number` with `peers`.
     pub fn start_router(&self, number: usize, peers: impl IntoIterator<Item = usize>) -> Result<(), String> {
         let config = self.config(number, peers)?;
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|error| format!("{}: {error}", config.state_dir.display()))?;
         let key = self.keys.get(number).cloned().ok_or("no such router")?;
         let daemon = Daemon::start(config, key)
             .map_err(|error| format!("router {} does not start: {error}", router_name(number)))?;

@@ -1,10 +1,20 @@
-//! The daemon's clock: microseconds since its start, monotonic. Not responsible for the time of day, which these
-//! routers don't have at boot.
+//! The daemon's clock: microseconds since its start, monotonic; and what is known of boots and of the time of day, which
+//! these routers don't have at boot. Nothing relies on the latter.
 
+use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use bamqp_core::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Files that are there once the clock was set: from the network on OpenWrt (by this package's hotplug script, or
+/// dnsmasq's) and under systemd.
+const CLOCK_IS_SET: [&str; 3] =
+    ["/var/run/bamqp/clock-is-set", "/var/state/dnsmasqsec", "/run/systemd/timesync/synchronized"];
+
+/// Reads 1 where a battery keeps the clock and the kernel took it from there.
+const CLOCK_CHIP: &str = "/sys/class/rtc/rtc0/hctosys";
 
 fn origin() -> StdInstant {
     static ORIGIN: OnceLock<StdInstant> = OnceLock::new();
@@ -19,4 +29,23 @@ pub fn now() -> Instant {
 /// The same moment as the system's calls take it.
 pub fn to_std(instant: Instant) -> StdInstant {
     origin() + Duration::from_micros(instant.as_micros())
+}
+
+/// Seconds since the router's boot.
+pub fn uptime() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// The system's name of this boot; empty if it has none.
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim_end().to_owned()
+}
+
+/// Seconds since 1970, if there is a sign that the clock was set.
+pub fn set_clock() -> Option<u64> {
+    let is_set = CLOCK_IS_SET.iter().any(|file| Path::new(file).exists())
+        || std::fs::read(CLOCK_CHIP).is_ok_and(|chip| chip.starts_with(b"1"));
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    is_set.then_some(since.as_secs())
 }

@@ -1,6 +1,6 @@
 //! One pooled download of this household: takes over when [`bamqp_core::decide`] says so, sets its lanes going, and
 //! writes what they bring to the client. Not responsible for heads (client and origin have exchanged theirs), nor for
-//! what the lanes do ([`crate::lane`]).
+//! what the lanes do (`lane`).
 
 use core::net::SocketAddr;
 use core::ops::Range;
@@ -14,6 +14,7 @@ use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::body_scan::BodyScanner;
 use bamqp_core::http::target::Uri;
 use bamqp_core::message::SessionId;
+use bamqp_core::select::Download;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{ClientDo, ClientEvent, Fault, LaneEvent, LaneId, Outcome, OwnLink};
 
@@ -24,6 +25,7 @@ use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
 use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::relay::{self, Pump, RelayError};
+use crate::serve::HOLD_BYTES;
 use crate::session::{Session, Slot};
 
 /// How long a client may take nothing at all before it counts as gone.
@@ -91,6 +93,7 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
     let outcome = serve_client(&session, job.client);
+    remember(shared, &session);
     shared.sessions.end(&session);
     log::info!("session {}: {outcome:?}", session.id);
     match outcome {
@@ -145,17 +148,27 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     let own = OwnLink {
         rate: shared.own_link.rate().unwrap_or(UNKNOWN_RATE),
         rtt: Span::from_micros(job.answer_time.as_micros() as u64),
-        hold: net::receive_buffer(&*job.origin).map_or(0, |bytes| (bytes / 2) as u32),
+        hold: HOLD_BYTES,
     };
-    let helpers = shared.peers.select(own.rate, own.rtt);
+    let id = SessionId(id);
+    let mut draw = [0; 4];
+    getrandom::fill(&mut draw).ok()?;
+    let download = Download {
+        own_rate: shared.own_link.rate().unwrap_or(0),
+        rest: range.end.saturating_sub(range.start),
+        draw: u32::from_ne_bytes(draw),
+    };
+    let helpers = shared.peers.select(id, &download, own.rate, own.rtt);
     let window = shared.config.window as usize;
-    let session = Session::new(SessionId(id), file, range.clone(), window, own, helpers)
+    let session = Session::new(id, file, range.clone(), window, own, helpers)
         .inspect_err(|error| log::warn!("no session, the own link goes on alone: {error}"))
         .ok()
         .filter(|session| !session.helpers.is_empty())?;
     if !shared.sessions.begin(&session, shared.config.max_sessions.into()) {
         return None;
     }
+    // What of the original response was passed on before there was a session came with its head or alone.
+    session.count_copied(LaneId::ORIGINAL, (range.start - job.pool.range.start) as u32);
     log::info!("session {}: {} with {} peers", session.id, session.file.uri, session.helpers.len());
     let via = shared.via.clone();
     let source = Source::Origin { address: job.origin_address, from: shared.config.wan_address, via };
@@ -169,6 +182,16 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
         start(shared, &session, LaneId::from_index(place + 2), Link::Peer(helper.peer));
     }
     Some(session)
+}
+
+/// The session is over: what its peers did goes into their trust records.
+fn remember(shared: &Shared, session: &Session) {
+    if shared.live.is_stopping() {
+        return; // their connections were cut by us
+    }
+    for (key, conduct, rate) in session.conducts() {
+        shared.trust.add(key, &conduct, rate);
+    }
 }
 
 /// Starts a lane's thread. A lane that gets none is out; the others make up for it.

@@ -15,6 +15,7 @@ use bamqp_core::refuse::Refuse;
 
 use crate::answer::{self, Trouble};
 use crate::config::Config;
+use crate::control::Control;
 use crate::keyring::Keyring;
 use crate::keys::KeyPair;
 use crate::live::{Live, STACK_BYTES};
@@ -25,6 +26,7 @@ use crate::peers::Peers;
 use crate::proxy;
 use crate::serve::Serve;
 use crate::status::{SessionReport, Sessions};
+use crate::trust_store::TrustStore;
 
 /// How long not to accept after the system refused for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +44,8 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// What `stop` ends.
     pub live: Arc<Live>,
+    /// How far they are trusted.
+    pub trust: Arc<TrustStore>,
     /// The neighbours that help.
     pub peers: Peers,
     /// What other routers may ask of this one.
@@ -74,6 +78,7 @@ pub struct Counters {
 pub struct Daemon {
     shared: Arc<Shared>,
     stop: Arc<Waker>,
+    control: Arc<Control>,
     /// The thread that accepts connections.
     acceptor: Option<JoinHandle<()>>,
     clients: Vec<SocketAddr>,
@@ -130,10 +135,12 @@ impl Daemon {
         let via = format!("bamqp-{}", key.fingerprint());
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
+        let trust = Arc::new(TrustStore::open(&config));
         let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
         let shared = Arc::new(Shared {
-            peers: Peers::new(&config, keyring.clone()).map_err(StartError::System)?,
-            serve: Serve::new(&config, keyring.clone(), &via, gate.clone(), live.clone()),
+            peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
+            serve: Serve::new(&config, keyring.clone(), &via, gate.clone(), live.clone(), trust.clone()),
+            trust,
             config,
             keyring,
             via,
@@ -144,6 +151,10 @@ impl Daemon {
             counters: Counters::default(),
             clients: AtomicU32::new(0),
         });
+        let (control, asked) =
+            (Arc::new(Control::open(&shared.config.state_dir).map_err(StartError::System)?), shared.clone());
+        let answering = control.clone();
+        shared.live.spawn("control", move || answering.run(&asked)).map_err(StartError::System)?;
         for peer in 0..shared.peers.len() {
             let keeper = shared.clone();
             let work = move || keeper.peers.keep(peer, &keeper.live);
@@ -159,7 +170,7 @@ impl Daemon {
                 .spawn(move || accept_all(&shared, listeners, &stop))
                 .map_err(StartError::System)?
         };
-        Ok(Self { shared, stop, acceptor: Some(acceptor), clients, peers })
+        Ok(Self { shared, stop, control, acceptor: Some(acceptor), clients, peers })
     }
 
     /// Where clients connect; with the port that the system chose for a 0.
@@ -202,8 +213,10 @@ impl Drop for Daemon {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
+        self.control.stop();
         self.shared.peers.stop();
         self.shared.live.stop();
+        self.shared.trust.close();
     }
 }
 

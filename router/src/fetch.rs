@@ -119,6 +119,9 @@ pub struct Fetcher {
     answered: u32,
     head: Option<HeadTimes>,
     inbox: Inbox,
+    /// Payload bytes of the present answer that were copied out of the inbox, and of the answer with most of them.
+    copied: u32,
+    most_copied: u32,
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     mark: usize,
@@ -146,6 +149,8 @@ impl Fetcher {
             answered: 0,
             head: None,
             inbox: Inbox::new(MAX_PEER_HEAD_BYTES),
+            copied: 0,
+            most_copied: 0,
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             mark: 1,
@@ -246,6 +251,12 @@ impl Fetcher {
         self.head.take()
     }
 
+    /// How many payload bytes of one answer were copied in user space, at most: those that came with its head. All
+    /// others go from the socket to where they are wanted.
+    pub fn most_copied(&self) -> u32 {
+        self.most_copied
+    }
+
     /// Reads what is there of the oldest range into `buffer`, without waiting and never beyond the range.
     ///
     /// # Errors
@@ -291,7 +302,13 @@ impl Fetcher {
             to.copy_from_slice(from);
         }
         self.inbox.consume(count);
+        self.count_copied(count);
         count
+    }
+
+    fn count_copied(&mut self, bytes: usize) {
+        self.copied += bytes as u32; // at most what fits in the inbox
+        self.most_copied = self.most_copied.max(self.copied);
     }
 
     /// The oldest range is complete: the next answer follows, or the connection ends.
@@ -444,6 +461,7 @@ impl Fetcher {
             self.inbox.consume(length);
             self.closes = closes;
             self.body = Some(left);
+            self.copied = 0;
             if !closes && self.pipelining == Pipelining::Untried {
                 self.pipelining = Pipelining::Works;
             }

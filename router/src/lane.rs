@@ -150,6 +150,7 @@ impl Lane {
             let room = slot.get_mut(start + got as usize..start + len as usize).unwrap_or_default();
             let progress = fetcher.read(room, &self.shared.live);
             head = head.or(fetcher.take_head_times());
+            self.session.count_copied(self.id, fetcher.most_copied());
             match progress {
                 Ok(Progress::Bytes(bytes)) => got += bytes as u32,
                 Ok(Progress::Blocked) if clock::now() < by => {
@@ -207,11 +208,10 @@ impl Lane {
             }
             return;
         };
-        let rate = self.session.measured_rate(LaneKind::Peer, self.name());
         let socket = self.connections[0].take().and_then(|main| main.into_clean_socket());
         self.close();
         if let Some(call) = &self.call {
-            self.shared.peers.leave(peer, &self.session, call, socket, rate, &self.shared.live);
+            self.shared.peers.leave(peer, &self.session, call, socket, &self.shared.live);
         }
     }
 }

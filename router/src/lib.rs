@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod coordinate;
 pub mod daemon;
 mod exchange;
@@ -31,4 +32,5 @@ pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod trust_store;
 pub mod uci;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bamqp_router::config::Config;
+use bamqp_router::control;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, base64_encode};
 use log::LevelFilter;
@@ -15,10 +16,18 @@ BAMQP: routers of neighbours pool their links for one download
 
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
+bamqp status|peers|trust [--json] [--config FILE]
+                             what the running daemon knows: its downloads, the other routers, and how far it trusts them
+bamqp trust forget PEER      the peer of this name or key begins anew
 bamqp --help | --version
 
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
+
+const COMMANDS: &str = "run, keygen, status, peers or trust";
+
+/// Where OpenWrt keeps the configuration.
+const CONFIG: &str = "/etc/config/bamqp";
 
 /// Why the command failed.
 enum Failure {
@@ -59,8 +68,25 @@ fn command() -> Result<(), Failure> {
             no_more(args)?;
             keygen(&key.unwrap_or_else(|| Config::default().key))
         }
-        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected run or keygen"))),
-        None => Err(Failure::Usage("expected run or keygen".into())),
+        Some(what @ ("status" | "peers" | "trust")) => {
+            let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
+            let is_json = args.contains("--json");
+            let mut request = what.to_owned();
+            match args.subcommand().map_err(usage)?.as_deref() {
+                None if is_json => request += " --json",
+                None => {}
+                Some("forget") if what == "trust" => {
+                    let peer: Result<String, _> = args.free_from_str();
+                    let peer = peer.map_err(|_| Failure::Usage("expected trust forget PEER".into()))?;
+                    request = format!("trust forget {peer}");
+                }
+                Some(extra) => return Err(Failure::Usage(format!("unexpected argument {extra}"))),
+            }
+            no_more(args)?;
+            ask(config.as_deref(), &request)
+        }
+        Some(other) => Err(Failure::Usage(format!("unknown command {other}; expected {COMMANDS}"))),
+        None => Err(Failure::Usage(format!("expected {COMMANDS}"))),
     }
 }
 
@@ -79,6 +105,16 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 
+/// Asks the daemon of this configuration, or of the usual one, and prints what it answers.
+fn ask(config: Option<&Path>, request: &str) -> Result<(), Failure> {
+    let config = match config {
+        Some(file) => Config::load(file).map_err(failed)?,
+        None if Path::new(CONFIG).exists() => Config::load(Path::new(CONFIG)).map_err(failed)?,
+        None => Config::default(),
+    };
+    print(&control::ask(&config.state_dir, request).map_err(failed)?)
+}
+
 fn keygen(path: &Path) -> Result<(), Failure> {
     let pair = KeyPair::create(path).map_err(failed)?;
     print(&format!("{}\n", base64_encode(pair.public())))
@@ -95,6 +131,9 @@ fn run(file: &Path) -> Result<(), Failure> {
     }
     let key = KeyPair::load_or_create(&config.key).map_err(failed)?;
     log::info!("this router is {} with public key {}", key.fingerprint(), base64_encode(key.public()));
+    if let Err(error) = std::fs::create_dir_all(&config.state_dir) {
+        log::warn!("state_dir {}: {error}", config.state_dir.display());
+    }
     let daemon = Daemon::start(config, key).map_err(failed)?;
     for address in daemon.client_addresses() {
         log::info!("clients: http://{address}");

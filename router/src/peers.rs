@@ -5,6 +5,7 @@
 //! session takes it, so that INIT waits for no handshake.
 
 mod ask;
+mod choose;
 
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, ErrorKind};
@@ -16,7 +17,7 @@ use bamqp_core::channel::Outgoing;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::Details;
 use bamqp_core::message::reason::DropReason;
-use bamqp_core::select::{self, Candidate};
+use bamqp_core::select::Verdict;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, Outcome};
 
@@ -26,10 +27,12 @@ use crate::fetch::Call;
 use crate::keyring::Keyring;
 use crate::live::Live;
 use crate::net::{self, PollFd, PollFlags, Waker};
-use crate::session::{Helper, Session};
+use crate::session::Session;
+use crate::trust_store::TrustStore;
 
 pub use self::ask::Trouble;
 use self::ask::{Accepted, Line};
+pub use self::choose::PeerView;
 
 /// Between two HELLOs.
 const HELLO_EVERY: Duration = Duration::from_secs(30);
@@ -48,6 +51,7 @@ const UNAUTHENTIC_FOR: u32 = 60;
 pub struct Peers {
     entries: Vec<Entry>,
     keyring: Arc<Keyring>,
+    trust: Arc<TrustStore>,
     /// Where connections to peers come from: the address by which they know us.
     from: Option<IpAddr>,
     stop: Waker,
@@ -69,9 +73,11 @@ struct Entry {
 struct Record {
     state: PeerState,
     parked: Option<Line>,
-    /// Bytes per second that the last session measured.
-    rate: Option<u64>,
     not_before: Option<bamqp_core::time::Instant>,
+    /// Segments that its internet link lost between its last two HELLOs.
+    losses: u64,
+    /// What the last session decided about it, and when.
+    verdict: Option<(Verdict, Instant)>,
 }
 
 /// Whether a peer is there.
@@ -86,19 +92,6 @@ pub enum PeerState {
     },
     /// It does not, or is not who it should be.
     Down(Arc<Trouble>),
-}
-
-/// What is known of a peer.
-#[derive(Clone, Debug)]
-pub struct PeerView {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Whether it is there.
-    pub state: PeerState,
-    /// Bytes per second that the last session measured.
-    pub rate: Option<u64>,
 }
 
 /// A peer that takes part in a session.
@@ -125,13 +118,14 @@ impl Peers {
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new(config: &Config, keyring: Arc<Keyring>) -> io::Result<Self> {
+    pub fn new(config: &Config, keyring: Arc<Keyring>, trust: Arc<TrustStore>) -> io::Result<Self> {
         let entry = |(place, peer): (usize, &crate::config::Peer)| {
             let record = Record {
                 state: PeerState::Down(Arc::new(Trouble::NotTried)),
                 parked: None,
-                rate: None,
                 not_before: None,
+                losses: 0,
+                verdict: None,
             };
             Ok(Entry {
                 place,
@@ -144,7 +138,7 @@ impl Peers {
         };
         let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
         let entries = config.peers.iter().enumerate().map(entry).collect::<io::Result<_>>()?;
-        Ok(Self { entries, keyring, from, stop: Waker::new()? })
+        Ok(Self { entries, keyring, trust, from, stop: Waker::new()? })
     }
 
     /// How many there are.
@@ -162,39 +156,6 @@ impl Peers {
         self.stop.poke();
     }
 
-    /// What is known of each.
-    pub fn views(&self) -> Vec<PeerView> {
-        let view = |entry: &Entry| {
-            let record = entry.lock();
-            PeerView {
-                name: entry.name.clone(),
-                address: entry.address,
-                state: record.state.clone(),
-                rate: record.rate,
-            }
-        };
-        self.entries.iter().map(view).collect()
-    }
-
-    /// How many could be asked for help now.
-    pub fn usable(&self) -> usize {
-        let now = clock::now();
-        self.entries.iter().filter(|entry| select::may_ask(now, &entry.candidate()).is_ok()).count()
-    }
-
-    /// Whom to ask for help, best first. Until it is measured, one that promises nothing is expected to be like the own
-    /// link, of `rate` bytes per second and with a round trip of `rtt` to the origin.
-    pub fn select(&self, rate: u64, rtt: Span) -> Vec<Helper> {
-        let candidates: Vec<Candidate> = self.entries.iter().map(Entry::candidate).collect();
-        let picked = select::select(clock::now(), &candidates, select::MAX_PEERS);
-        let helper = |peer: &usize| {
-            let (entry, candidate) = (self.entries.get(*peer)?, candidates.get(*peer)?);
-            let rate = if candidate.rate > 0 { candidate.rate } else { rate };
-            Some(Helper { peer: *peer, name: entry.name.clone(), rate, rtt: rtt + candidate.rtt })
-        };
-        picked.iter().filter_map(helper).collect()
-    }
-
     /// Keeps peer number `peer` in view until [`Peers::stop`].
     pub fn keep(&self, peer: usize, live: &Live) {
         let Some(entry) = self.entries.get(peer) else { return };
@@ -207,7 +168,7 @@ impl Peers {
                     if let PeerState::Down(_) = record.state {
                         log::info!("peer {} is there, {} ms away", entry.name, rtt.as_millis());
                     }
-                    record.state = PeerState::Up { rtt, details };
+                    record.greeted(rtt, details);
                     HELLO_EVERY
                 }
                 Err(why) => {
@@ -293,15 +254,14 @@ impl Peers {
         }
     }
 
-    /// The session is over for the peer: it is told so, what it brought is remembered, and its connection is parked.
-    /// `socket` is the lane's connection, if it is clean, with the numbers of requests on it.
+    /// The session is over for the peer: it is told so, and its connection is parked. `socket` is the lane's connection,
+    /// if it is clean, with the numbers of requests on it.
     pub fn leave(
         &self,
         peer: usize,
         session: &Session,
         call: &Call,
         socket: Option<(Arc<TcpStream>, Option<Outgoing>)>,
-        rate: Option<u64>,
         live: &Live,
     ) {
         let Some(entry) = self.entries.get(peer) else { return };
@@ -320,8 +280,6 @@ impl Peers {
                 if ask::hello(&mut line, entry).is_ok() {
                     entry.park(line);
                 }
-                let mut record = entry.lock();
-                record.rate = rate.or(record.rate);
             }
             Err(why) => {
                 log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name)
@@ -379,17 +337,5 @@ impl Entry {
             self.changed.poke();
         }
         parked
-    }
-
-    fn candidate(&self) -> Candidate {
-        let record = self.lock();
-        let (is_up, rtt, offered) = match &record.state {
-            PeerState::Up { rtt, details } => {
-                (true, *rtt, details.map_or(0, |details| details.bandwidth / 8))
-            }
-            PeerState::Down(_) => (false, Duration::ZERO, 0),
-        };
-        let rtt = Span::from_micros(rtt.as_micros() as u64);
-        Candidate { is_up, rate: record.rate.unwrap_or(offered), rtt, not_before: record.not_before }
     }
 }

@@ -36,6 +36,7 @@ use crate::keyring::Keyring;
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
+use crate::trust_store::TrustStore;
 
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::MAX_STRANGERS;
@@ -45,8 +46,9 @@ pub use self::sessions::SILENCE;
 /// some more in the pipe and in the origin's connection, which is not promised.
 pub const HOLD_BYTES: u32 = 128 * 1024;
 
-/// Seconds until a coordinator may ask again after [`DeclineReason::Busy`].
+/// Seconds until a coordinator may ask again after [`DeclineReason::Busy`] and [`DeclineReason::Untrusted`].
 const BUSY_FOR: u32 = 5;
+const UNTRUSTED_FOR: u32 = 60;
 
 /// What all connections from other routers share.
 #[derive(Debug)]
@@ -59,11 +61,13 @@ pub struct Serve {
     gate: Arc<Gate>,
     live: Arc<Live>,
     doors: Doors,
+    trust: Arc<TrustStore>,
     sessions: Sessions,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
     round_trip: AtomicU32,
     malformed: AtomicU32,
     turned_away: AtomicU32,
+    copied: AtomicU32,
 }
 
 /// Why there is no session after an INIT whose MAC fits.
@@ -83,11 +87,21 @@ pub struct Report {
     pub malformed: u32,
     /// Connections that were closed at once because there were too many, since the start; wraps around.
     pub turned_away: u32,
+    /// Payload bytes of one chunk that were copied in user space, at most: those that came with the head of the
+    /// origin's answer. All others went through the one buffer in which they are hashed.
+    pub copied: u32,
 }
 
 impl Serve {
     /// The peer side of the router with these keys. `via` is its pseudonym towards origins.
-    pub fn new(config: &Config, keyring: Arc<Keyring>, via: &str, gate: Arc<Gate>, live: Arc<Live>) -> Serve {
+    pub fn new(
+        config: &Config,
+        keyring: Arc<Keyring>,
+        via: &str,
+        gate: Arc<Gate>,
+        live: Arc<Live>,
+        trust: Arc<TrustStore>,
+    ) -> Serve {
         let most = config.max_peer_sessions;
         Serve {
             key: keyring.me().fingerprint(),
@@ -98,10 +112,12 @@ impl Serve {
             gate,
             live,
             doors: Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2)),
+            trust,
             sessions: Sessions::new(most.into()),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
             turned_away: AtomicU32::new(0),
+            copied: AtomicU32::new(0),
         }
     }
 
@@ -128,6 +144,7 @@ impl Serve {
             sessions: self.sessions.count(Instant::now()),
             malformed: self.malformed.load(Ordering::Relaxed),
             turned_away: self.turned_away.load(Ordering::Relaxed),
+            copied: self.copied.load(Ordering::Relaxed),
         }
     }
 
@@ -173,6 +190,12 @@ impl Serve {
     ) -> Result<Arc<Session>, No> {
         let declined = |reason, retry_after| No::Decline(Decline { reason, retry_after });
         let coordinator = introduced.coordinator.fingerprint;
+        // Not for those whom we do not trust (DESIGN section 7).
+        let standing = self.trust.standing(coordinator);
+        if !standing.is_acceptable() {
+            log::info!("session {} declined: router {coordinator} is {standing}", init.session);
+            return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
+        }
         let now = Instant::now();
         let known = self.sessions.find(init.session, now);
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {

@@ -2,14 +2,16 @@
 //! other. Not responsible for sockets; no thread touches one while it holds the lock (DESIGN section 4).
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::message::SessionId;
+use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{
     ClientDo, ClientEvent, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, Outcome, OwnLink, Transfer, Wake,
 };
+use bamqp_core::trust::{Conduct, Standing, Violation};
 
 use crate::clock;
 use crate::fetch::File;
@@ -29,6 +31,10 @@ pub struct Helper {
     pub peer: usize,
     /// Its name.
     pub name: String,
+    /// Its key.
+    pub key: Fingerprint,
+    /// How far it is trusted, and with that how closely it is checked.
+    pub standing: Standing,
     /// What it is expected to bring, in bytes per second.
     pub rate: u64,
     /// Its expected round trip to the origin and back.
@@ -47,8 +53,16 @@ pub struct Session {
     /// The peers, in the order of their lanes.
     pub helpers: Vec<Helper>,
     transfer: Mutex<Transfer<Slot, SLOTS>>,
-    lanes: Vec<Waker>,
+    lanes: Vec<LaneSide>,
     client: Waker,
+}
+
+/// What a lane's thread shares with others besides the state machine.
+#[derive(Debug)]
+struct LaneSide {
+    waker: Waker,
+    /// See [`LaneReport::copied`].
+    copied: AtomicU32,
 }
 
 /// Stack for making a session: the state machine is some 70 KiB and is moved into its place.
@@ -73,7 +87,8 @@ impl Session {
             let mut transfer =
                 Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
             helpers.retain(|helper| transfer.add_peer(now, helper.rate, helper.rtt).is_some());
-            let lanes = (0..helpers.len() + 2).map(|_| Waker::new()).collect::<io::Result<_>>()?;
+            let side = |_| Ok(LaneSide { waker: Waker::new()?, copied: AtomicU32::new(0) });
+            let lanes = (0..helpers.len() + 2).map(side).collect::<io::Result<_>>()?;
             let client = Waker::new()?;
             Ok(Arc::new(Session { id, file, range, helpers, transfer: Mutex::new(transfer), lanes, client }))
         };
@@ -100,12 +115,19 @@ impl Session {
 
     /// What wakes a lane's thread.
     pub fn lane_waker(&self, id: LaneId) -> Option<&Waker> {
-        self.lanes.get(id.index())
+        self.lanes.get(id.index()).map(|lane| &lane.waker)
     }
 
     /// What wakes the client's thread.
     pub fn client_waker(&self) -> &Waker {
         &self.client
+    }
+
+    /// So many payload bytes of one answer on a lane were copied in user space.
+    pub fn count_copied(&self, id: LaneId, bytes: u32) {
+        if let Some(lane) = self.lanes.get(id.index()) {
+            lane.copied.fetch_max(bytes, Ordering::Relaxed);
+        }
     }
 
     /// How it ended, if it has.
@@ -143,6 +165,7 @@ impl Session {
             failures: lane.stats.failures,
             violations: lane.stats.violations,
             duplicates: lane.stats.duplicates,
+            copied: self.lanes.get(i).map_or(0, |lane| lane.copied.load(Ordering::Relaxed)),
             rate: lane.pace.rate,
             rtt_us: lane.pace.rtt.as_micros(),
             state: match lane.state {
@@ -155,6 +178,7 @@ impl Session {
             },
         };
         SessionReport {
+            id: self.id,
             target: self.file.uri.clone(),
             range: self.range.clone(),
             total: self.file.total,
@@ -169,13 +193,30 @@ impl Session {
         }
     }
 
+    /// What each peer did, for its trust record.
+    pub fn conducts(&self) -> Vec<(Fingerprint, Conduct, Option<u64>)> {
+        let transfer = self.lock();
+        let conduct = |(helper, lane): (&Helper, bamqp_core::transfer::LaneView)| {
+            let conduct = Conduct {
+                requests: lane.stats.requests,
+                timeouts: lane.stats.timeouts,
+                drops: lane.stats.failures,
+                bytes: lane.stats.bytes,
+                violation: (lane.stats.violations > 0).then_some(Violation::Protocol),
+                mismatch: None,
+            };
+            (helper.key, conduct, lane.is_measured.then_some(lane.pace.rate))
+        };
+        self.helpers.iter().zip(transfer.report().skip(2)).map(conduct).collect()
+    }
+
     fn wake(&self, wake: Wake) {
         if wake.is_empty() {
             return;
         }
-        for (i, waker) in self.lanes.iter().enumerate() {
+        for (i, lane) in self.lanes.iter().enumerate() {
             if wake.lane(i) {
-                waker.poke();
+                lane.waker.poke();
             }
         }
         if wake.client() {

@@ -1,9 +1,14 @@
 //! What a running daemon tells of its pooled downloads: those under way and the last few that ended. Not responsible
-//! for how that is shown.
+//! for how that is shown: [`views`] says what, [`document`] in which form.
+
+pub mod document;
+pub mod views;
 
 use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bamqp_core::message::SessionId;
 
 use crate::session::Session;
 
@@ -13,6 +18,8 @@ const REMEMBERED: usize = 16;
 /// One pooled download.
 #[derive(Clone, Debug)]
 pub struct SessionReport {
+    /// Its public id.
+    pub id: SessionId,
     /// The file's URI.
     pub target: String,
     /// The file's bytes that the lanes bring.
@@ -46,6 +53,8 @@ pub struct LaneReport {
     pub violations: u32,
     /// Payload bytes that another lane had brought before.
     pub duplicates: u64,
+    /// Payload bytes of one answer that were copied in user space, at most: those that came with its head.
+    pub copied: u32,
     /// Rate in bytes per second, as last estimated.
     pub rate: u64,
     /// Round trip in microseconds, as last estimated.

@@ -26,6 +26,7 @@ use bamqp_router::live::Live;
 use bamqp_router::net::{self, PollFd};
 use bamqp_router::peers::Peers;
 use bamqp_router::session::Session;
+use bamqp_router::trust_store::TrustStore;
 
 use bed::{A, B, Bed, Line, SEED, STRANGER, id, seed_of};
 use origin::{Origin, Reply, bytes};
@@ -229,6 +230,7 @@ impl Coordinator {
         let config = Config {
             peer_listen: Some(SocketAddr::new(A.parse().unwrap(), 7733)),
             peers: vec![Peer { name: "b".into(), address, public_key }],
+            state_dir: "/nonexistent".into(),
             ..Config::default()
         };
         let keyring = Arc::new(Keyring::new(&KeyPair::from_seed(seed_of(A)), &config.peers).unwrap());
@@ -241,7 +243,8 @@ impl Coordinator {
         };
         let own = OwnLink { rate: 1_000_000, rtt: Span::from_millis(10), hold: 65_536 };
         let session = Session::new(id(1), Arc::new(file), 0..TOTAL, 1 << 20, own, Vec::new()).unwrap();
-        let peers = Peers::new(&config, keyring.clone()).unwrap();
+        let trust = Arc::new(TrustStore::open(&config));
+        let peers = Peers::new(&config, keyring.clone(), trust).unwrap();
         Coordinator { peers, keyring, live: Live::default(), session }
     }
 
@@ -272,7 +275,7 @@ impl Coordinator {
         assert_eq!(served.range, 0..length);
         let socket = fetcher.into_clean_socket();
         assert!(socket.is_some());
-        self.peers.leave(0, &self.session, &joined.call, socket, None, &self.live);
+        self.peers.leave(0, &self.session, &joined.call, socket, &self.live);
         Ok(got)
     }
 }

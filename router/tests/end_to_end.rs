@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bamqp_core::trust::Standing;
 use bamqp_router::config::Config;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::KeyPair;
@@ -64,7 +65,7 @@ impl Neighbourhood {
         fs::write(folder.join("www/file"), &file).unwrap();
         let nginx = start_nginx(&folder, &net);
         let keys: Vec<KeyPair> = (1..=3).map(|i| KeyPair::from_seed([i; 32])).collect();
-        let daemons = (1..=3).map(|i| start_daemon(&net, i, &keys)).collect();
+        let daemons = (1..=3).map(|i| start_daemon(&net, i, &keys, &folder)).collect();
         let neighbourhood = Neighbourhood { folder, nginx, net, daemons, file };
         neighbourhood.wait_for(|| neighbourhood.daemons[0].shared().peers.usable() == 2);
         neighbourhood
@@ -168,10 +169,13 @@ http {{
 }
 
 /// Router `i` as its owner would configure it; the others are its peers.
-fn start_daemon(net: &str, i: u8, keys: &[KeyPair]) -> Daemon {
+fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
+    let state_dir = folder.join(format!("R{i}"));
+    fs::create_dir_all(&state_dir).unwrap();
+    let state_dir = state_dir.display();
     let mut text = format!(
         "config bamqp 'main'\n option enabled '1'\n option listen '{net}.{i}.1:3128'\n option peer_listen '{net}.{i}.1:7733'
- option wan_address '{net}.{i}.1'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
+ option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
  list connect_ports '8443'\n"
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
@@ -296,4 +300,17 @@ fn a_neighbour_that_is_switched_off_costs_nothing_but_speed() {
     let sessions = n.ended(1);
     let lost = sessions[0].lanes.iter().find(|lane| lane.name == "R3").unwrap();
     assert!(lost.failures + lost.timeouts > 0, "the neighbour was not lost: {sessions:?}");
+}
+
+#[test]
+fn neighbours_that_served_well_come_to_be_trusted() {
+    let n = Neighbourhood::start();
+    for count in 1..=3 {
+        assert!(n.download("paced", "out", &[]).unwrap() == n.file, "wrong bytes");
+        n.ended(count);
+    }
+    for view in n.daemons[0].shared().trust.views() {
+        assert_eq!(view.standing, Standing::Trusted { accused: false }, "{view:?}");
+        assert_eq!((view.scores.sums.sessions, view.scores.untrust), (3, 0), "{view:?}");
+    }
 }

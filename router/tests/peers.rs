@@ -11,22 +11,26 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bamqp_core::http::validator::Validator;
+use bamqp_core::select::{Download, Skipped, Verdict};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, OwnLink};
+use bamqp_core::trust::{Conduct, Violation};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::fetch::File;
 use bamqp_router::keyring::Keyring;
-use bamqp_router::keys::KeyPair;
+use bamqp_router::keys::{KeyPair, fingerprint_of};
 use bamqp_router::live::Live;
 use bamqp_router::peers::{PeerState, Peers, Trouble};
 use bamqp_router::serve::HOLD_BYTES;
-use bamqp_router::session::Session;
+use bamqp_router::session::{Helper, Session};
+use bamqp_router::trust_store::TrustStore;
 
 use bed::{A, Bed, SEED, eventually, id, seed_of};
 
 /// A coordinator at [`A`] with one peer, and its keeper.
 struct Coordinator {
     peers: Arc<Peers>,
+    trust: Arc<TrustStore>,
     live: Arc<Live>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -37,18 +41,25 @@ impl Coordinator {
         let config = Config {
             peer_listen: Some(SocketAddr::new(A.parse().unwrap(), 7733)),
             peers: vec![Peer { name: "b".into(), address, public_key }],
+            state_dir: "/nonexistent".into(),
             ..Config::default()
         };
         let keyring = Arc::new(Keyring::new(&KeyPair::from_seed(seed_of(A)), &config.peers).unwrap());
-        let (peers, live) =
-            (Arc::new(Peers::new(&config, keyring.clone()).unwrap()), Arc::new(Live::default()));
+        let trust = Arc::new(TrustStore::open(&config));
+        let peers = Arc::new(Peers::new(&config, keyring, trust.clone()).unwrap());
+        let live = Arc::new(Live::default());
         let (kept, its_live) = (peers.clone(), live.clone());
         let keeper = std::thread::spawn(move || kept.keep(0, &its_live));
-        Coordinator { peers, live, keeper: Some(keeper) }
+        Coordinator { peers, trust, live, keeper: Some(keeper) }
     }
 
     fn state(&self) -> PeerState {
         self.peers.views().remove(0).state
+    }
+
+    fn select(&self) -> Vec<Helper> {
+        let download = Download { own_rate: 0, rest: 1 << 30, draw: 0 };
+        self.peers.select(id(1), &download, 1000, Span::ZERO)
     }
 
     fn is_up(&self) -> bool {
@@ -101,7 +112,7 @@ fn a_peer_that_goes_and_comes_back_is_seen_to() {
     assert_eq!(coordinator.peers.usable(), 0);
     let _bed = Bed::at(address, &[80], |_| {});
     eventually("it is not found again", || coordinator.is_up());
-    assert_eq!(coordinator.peers.select(1000, Span::ZERO).len(), 1);
+    assert_eq!(coordinator.select().len(), 1);
 }
 
 #[test]
@@ -112,7 +123,7 @@ fn a_router_with_another_key_is_not_used() {
         coordinator.trouble().is_some_and(|why| matches!(*why, Trouble::WrongKey(key) if key == bed.key))
     });
     assert_eq!(coordinator.peers.usable(), 0);
-    assert!(coordinator.peers.select(1000, Span::ZERO).is_empty());
+    assert!(coordinator.select().is_empty());
 }
 
 #[test]
@@ -126,11 +137,13 @@ fn the_parked_connection_serves_a_session_and_comes_back() {
         assert_eq!((joined.bandwidth, joined.hold), (20_000_000, HOLD_BYTES));
         assert_eq!(bed.serve.report().sessions, 1);
         let clean = Some((joined.socket, Some(joined.link)));
-        coordinator.peers.leave(0, &session, &joined.call, clean, Some(777_000), &coordinator.live);
+        coordinator.peers.leave(0, &session, &joined.call, clean, &coordinator.live);
+        let conduct = Conduct { requests: 9, bytes: 1, ..Conduct::default() };
+        coordinator.trust.add(fingerprint_of(KeyPair::from_seed(SEED).public()), &conduct, Some(777_000));
         assert_eq!(bed.serve.report().sessions, 0, "it was told that the session is over");
         assert_eq!(coordinator.peers.views()[0].rate, Some(777_000));
     }
-    let helper = coordinator.peers.select(1000, Span::ZERO).remove(0);
+    let helper = coordinator.select().remove(0);
     assert_eq!((helper.peer, helper.name.as_str(), helper.rate), (0, "b", 777_000));
 }
 
@@ -189,4 +202,19 @@ fn stopping_does_not_wait_for_the_next_hello_or_try() {
     drop(coordinators);
     // Half of the time to the next HELLO: not a measurement, only to tell the two apart.
     assert!(stopped.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn a_peer_that_lied_is_not_asked_and_status_says_why() {
+    let bed = Bed::start(&[80]);
+    let coordinator = Coordinator::of(bed.address, SEED);
+    eventually("it is not seen", || coordinator.is_up());
+    assert_eq!(coordinator.select().len(), 1);
+    assert_eq!(coordinator.peers.views()[0].verdict.unwrap().0, Verdict::Asked);
+    let lie = Conduct { requests: 9, bytes: 1, violation: Some(Violation::Lie), ..Conduct::default() };
+    coordinator.trust.add(bed.key, &lie, Some(1_000_000_000));
+    assert!(coordinator.select().is_empty());
+    assert_eq!(coordinator.peers.usable(), 0);
+    let verdict = coordinator.peers.views()[0].verdict.unwrap().0;
+    assert_eq!(verdict, Verdict::Skipped(Skipped::Barred(Violation::Lie)));
 }

@@ -123,3 +123,19 @@ fn strangers_and_too_many_clients_are_refused() {
     first.send(get(&origin, "/"));
     assert!(first.head().starts_with("HTTP/1.1 200"));
 }
+
+#[test]
+fn redirects_are_the_clients_business() {
+    let elsewhere = Origin::answering(OK);
+    let to = elsewhere.url("/");
+    let origin = Origin::start(move |mut line, _| {
+        line.head();
+        line.send(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"));
+    });
+    let daemon = start(config());
+    let mut client = client(&daemon);
+    client.send(get(&origin, "/"));
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 302") && head.contains(&elsewhere.url("/")), "{head}");
+    assert_eq!(elsewhere.connections(), 0);
+}

@@ -5,7 +5,7 @@ use super::{LaneId, LaneKind, LaneState, Transfer, Wake};
 use crate::lane::{Fault, Purpose};
 use crate::limits::SLOT_BYTES;
 use crate::plan::{Pool, bytes_in};
-use crate::time::Span;
+use crate::time::{Instant, Span};
 
 /// How often the own link's second connection may fail before the original response is left alone.
 const PROBES: u8 = 3;
@@ -26,6 +26,17 @@ pub enum Cut {
     Done,
 }
 
+/// What the original response brings alone before the lanes' work begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    /// The first slot beyond; the most there is while no peer takes part.
+    pub end: u64,
+    /// How often the lanes were late there.
+    pub misses: u8,
+    /// The original response has gone silent before it may be cut: the lanes need not wait for that.
+    pub silent: bool,
+}
+
 impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The own link's second connection proved itself.
     pub(super) fn proven(&mut self, wake: &mut Wake) {
@@ -35,9 +46,13 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         }
     }
 
-    /// The own link's second connection failed before it had proved itself.
-    pub(super) fn probe_failed(&mut self, why: Fault, wake: &mut Wake) {
+    /// The own link's second connection failed before it had proved itself. While the original response is silent, too,
+    /// that says something about the link, nothing about the origin.
+    pub(super) fn probe_failed(&mut self, now: Instant, why: Fault, wake: &mut Wake) {
         let Cut::Unproven { tries } = self.cut else { return };
+        if why.may_pass() && self.original_is_silent(now) {
+            return;
+        }
         if why.may_pass() && tries + 1 < PROBES {
             self.cut = Cut::Unproven { tries: tries + 1 };
             return;
@@ -49,6 +64,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             }
         }
         self.wake_all(wake);
+    }
+
+    /// Whether the original response should have brought something by now.
+    pub(super) fn original_is_silent(&self, now: Instant) -> bool {
+        let Some(original) = self.lanes.first() else { return false };
+        original.is_up() && original.blocked_since.is_none() && now >= original.deadline(&original.main)
     }
 
     /// The original response broke off: what it would have brought goes to the lanes, if there may be any.
@@ -74,13 +95,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return self.wake_all(wake);
         }
         if self.lanes[LaneId::ORIGINAL.index()].main.chunks.is_empty() {
+            let end = self.catch_up(index, wake);
             if index == self.todo.frontier() {
                 self.todo.advance(1);
             }
-            self.todo.settle(index);
-            let extent = self.slots.extent(index);
+            (index..end).for_each(|i| self.todo.settle(i));
+            let rest = self.slots.extent(index).start..self.slots.extent(end - 1).end;
             let original = &mut self.lanes[LaneId::ORIGINAL.index()];
-            let chunk = super::assign::chunk(extent, original.rate.get(), Purpose::Payload);
+            let chunk = super::assign::chunk(rest, original.rate.get(), Purpose::Payload);
             let asked = Some(original.main.heard);
             let _ = original.main.chunks.push_back(crate::lane::Chunk { asked, begun: true, ..chunk });
         }
@@ -89,39 +111,61 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// A peer is ready: the original response is to bring what comes before the peer can deliver, and everything
     /// beyond is open to the lanes.
     pub(super) fn make_room_for_peers(&mut self, wake: &mut Wake) {
-        let slot = SLOT_BYTES as u64;
-        let Some(original) = self.lanes.first() else { return };
-        let Some(chunk) = original.main.chunks.front().filter(|_| original.is_up()) else { return };
-        let at = chunk.rest.start / slot;
         // Only the first peer opens the gap.
-        if self.gap_end != u64::MAX {
+        let Some(original) = self.lanes.first().filter(|l| l.is_up() && self.gap.end == u64::MAX) else {
             return;
-        }
-        let pace = original.pace();
-        let pool = Pool::of(self.lanes.iter().filter(|l| l.kind != LaneKind::Own).map(|l| l.pace()));
-        let starts =
-            pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
-        let lead = bytes_in(starts, pace.rate).div_ceil(slot).clamp(2, self.slots.window() * 3 / 4);
-        self.gap_end = self.todo.advance((at + lead).saturating_sub(self.todo.frontier())).end;
-        let end = self.slots.extent(self.gap_end - 1).end;
+        };
+        let Some(at) = original.main.front_slot() else { return };
+        let frontier = self.todo.frontier();
+        self.gap.end = self.todo.advance((at + self.lead()).saturating_sub(frontier)).end;
+        let end = self.slots.extent(self.gap.end - 1).end;
         if let Some(chunk) = self.lanes[LaneId::ORIGINAL.index()].main.chunks.front_mut() {
             chunk.rest.end = end;
         }
         self.wake_waiting(wake);
     }
 
+    /// How many slots the original response brings before the lanes can have the one after those here; each time that
+    /// they were late, twice as many are left to it.
+    fn lead(&self) -> u64 {
+        let slot = SLOT_BYTES as u64;
+        let Some(original) = self.lanes.first() else { return 0 };
+        let pace = original.pace();
+        let pool = Pool::of(self.lanes.iter().filter(|l| l.kind != LaneKind::Own).map(|l| l.pace()));
+        let starts =
+            pace.rtt.scale(2, 1) + pool.chunk_time(self.slots.window() * slot) + Span::from_millis(10);
+        let lead = bytes_in(starts, pace.rate).div_ceil(slot) << self.gap.misses.min(8);
+        lead.clamp(2, self.slots.window() * 3 / 4)
+    }
+
+    /// The original response goes on at slot `index`, where a lane's work should have been. If the lanes are not far
+    /// enough ahead to be in time for any cut, it brings a longer run alone, and they go on beyond that. Returns the
+    /// run's end.
+    fn catch_up(&mut self, index: u64, wake: &mut Wake) -> u64 {
+        let has_peers = self.working().any(|(i, _)| self.lanes[i].kind == LaneKind::Peer);
+        let end = (index + self.lead()).min(self.slots.end());
+        if self.cut != Cut::Earned || index <= self.gap.end || !has_peers || self.todo.frontier() >= end {
+            return index + 1;
+        }
+        self.gap.misses = self.gap.misses.saturating_add(1);
+        let frontier = self.todo.frontier();
+        self.gap.end = self.todo.advance((index + self.lead()).saturating_sub(frontier)).end;
+        self.wake_waiting(wake);
+        self.gap.end
+    }
+
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open
-    /// whether it may be cut: more work for the lanes might be in vain.
+    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent.
     pub(super) fn cut_is_late(&self) -> bool {
-        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(|i| i > self.gap_end);
-        matches!(self.cut, Cut::Unproven { .. }) && overrun
+        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(|i| i > self.gap.end);
+        matches!(self.cut, Cut::Unproven { .. }) && overrun && !self.gap.silent
     }
 
     /// Whether payload may be asked of lane `index` at present.
     pub(super) fn may_work(&self, index: usize) -> bool {
         let Some(lane) = self.lanes.get(index) else { return false };
         match lane.kind {
-            LaneKind::Original => true,
+            LaneKind::Original => !self.gap.silent,
             // Before the cut it warms up its connection beside the original response, so that there is no gap.
             LaneKind::Own => matches!(self.cut, Cut::Earned | Cut::Done),
             LaneKind::Peer => !matches!(self.cut, Cut::Refused(_)) && !self.cut_is_late(),

@@ -26,9 +26,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return again;
         };
         let slot = SLOT_BYTES as u64;
+        // What the lane owes already is on its way over the same link, in front of what it would be asked for now; unless
+        // it stands blocked, then that waits in its sockets.
         let could = |lane: &Lane<S>| {
             let pace = lane.pace();
-            pace.rtt + pace.time_for(slot)
+            let ahead = if lane.blocked_since.is_some() { pace.rtt } else { pace.busy() };
+            ahead + pace.time_for(slot)
         };
         let able = self.working().map(|(i, _)| i).filter(|&i| self.can_rescue(i, head));
         let Some((best, takes)) = able.map(|i| (i, could(&self.lanes[i]))).min_by_key(|&(_, takes)| takes)

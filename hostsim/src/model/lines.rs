@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bamqp_core::time::{Instant, Span};
-use bamqp_core::transfer::HeadTimes;
+use bamqp_core::transfer::{Fault, HeadTimes};
 
 /// The number of a line.
 pub type LineId = usize;
@@ -50,6 +50,7 @@ struct Answer {
     begins: Instant,
     sent: Instant,
     begun: bool,
+    fault: Option<Fault>,
 }
 
 /// Bytes of one answer that travel together.
@@ -59,6 +60,7 @@ pub struct Segment {
     last: bool,
     asked: Option<Instant>,
     head: Option<HeadTimes>,
+    fault: Option<Fault>,
 }
 
 /// What the network has to be told about later.
@@ -108,13 +110,14 @@ impl Net {
         self.lines[f.line].flows.retain(|&other| other != flow);
     }
 
-    /// Asks for a range.
-    pub fn request(&mut self, now: Instant, flow: FlowId, range: &Range<u64>) {
+    /// Asks for a range; with a fault, the answer is one that is of no use.
+    pub fn request(&mut self, now: Instant, flow: FlowId, range: &Range<u64>, fault: Option<Fault>) {
         let f = &mut self.flows[flow];
         let rtt = self.lines[f.line].rtt;
         let sent = now.max(f.handshake_done);
         let begins = sent + rtt.scale(1, 2);
-        f.answers.push_back(Answer { left: range.end - range.start, begins, sent, begun: false });
+        let left = if fault.is_some() { 1 } else { range.end - range.start };
+        f.answers.push_back(Answer { left, begins, sent, begun: false, fault });
         self.later.push((begins, NetEvent::Kick(f.line)));
     }
 
@@ -124,12 +127,17 @@ impl Net {
         (segments.iter().map(|s| s.len).sum(), segments.iter().any(|s| s.last))
     }
 
+    /// What is wrong with the answer whose head is to be read next.
+    pub fn fault(&self, flow: FlowId) -> Option<Fault> {
+        self.flows[flow].segments.front().and_then(|segment| segment.fault)
+    }
+
     /// Reads at most `len` bytes of the answer that is due; with them comes its head, if it was not read yet.
     pub fn read(&mut self, now: Instant, flow: FlowId, len: u64) -> (u64, Option<HeadTimes>) {
         let f = &mut self.flows[flow];
         let (mut got, mut head) = (0, None);
         while let Some(segment) = f.segments.front_mut().filter(|_| got < len) {
-            if segment.head.is_some() && got > 0 {
+            if (segment.head.is_some() && got > 0) || segment.fault.is_some() {
                 break;
             }
             head = head.or(segment.head.take());
@@ -187,7 +195,7 @@ impl Net {
             let asked = (!answer.begun).then_some(answer.sent);
             answer.begun = true;
             answer.left -= len;
-            let last = answer.left == 0;
+            let (last, fault) = (answer.left == 0, answer.fault);
             if last {
                 f.answers.pop_front();
             }
@@ -198,14 +206,14 @@ impl Net {
             self.later.push((sent, NetEvent::Sent(line)));
             self.later.push((
                 sent + l.rtt.scale(1, 2),
-                NetEvent::Arrive(id, Segment { len, last, asked, head: None }),
+                NetEvent::Arrive(id, Segment { len, last, asked, head: None, fault }),
             ));
             return;
         }
     }
 
     /// The connections over a line that are open.
-    pub fn flows_of(&self, line: LineId) -> Vec<FlowId> {
-        self.lines[line].flows.clone()
+    pub fn flows_of(&self, line: LineId) -> &[FlowId] {
+        &self.lines[line].flows
     }
 }

@@ -76,8 +76,10 @@ pub enum Happening {
     Down(LineId),
     /// It comes back.
     Up(LineId),
-    /// The URL is good for no further request over this line (answered with this status).
-    Refuse(LineId, u16),
+    /// Every further request over this line gets an answer that is of no use for this reason.
+    Refuse(LineId, Fault),
+    /// The origin serves so many connections over one line; requests on further ones are answered with 503.
+    Limit(usize),
     /// The file changed at the origin: every further answer says so.
     Change,
 }
@@ -143,8 +145,10 @@ pub struct World {
     sessions: BTreeMap<usize, Session>,
     owners: BTreeMap<FlowId, (usize, usize)>,
     results: BTreeMap<usize, Result>,
-    refused: BTreeMap<LineId, u16>,
+    refused: BTreeMap<LineId, Fault>,
+    limit: Option<usize>,
     changed: bool,
+    faults_met: u64,
 }
 
 impl World {
@@ -182,6 +186,11 @@ impl World {
             }
         }
         std::mem::take(&mut self.results)
+    }
+
+    /// How many requests got an answer that was of no use.
+    pub fn faults_met(&self) -> u64 {
+        self.faults_met
     }
 
     /// Whether a line is used by a session at present.
@@ -264,7 +273,7 @@ impl World {
         }
         // The original response: its request was sent earlier, by the proxy.
         let flow = self.net.open(began, job.own, job.socket.into());
-        self.net.request(began, flow, &job.range);
+        self.net.request(began, flow, &job.range, None);
         drivers[0].flows[0] = Some(flow);
         self.owners.insert(flow, (number, 0));
         let lanes = drivers.len();
@@ -300,13 +309,14 @@ impl World {
                 self.net.later.push((self.now, NetEvent::Kick(line)));
             }
             Happening::Up(line) => self.net.lines[line].up = true,
-            Happening::Refuse(line, status) => {
-                self.refused.insert(line, status);
+            Happening::Refuse(line, why) => {
+                self.refused.insert(line, why);
             }
+            Happening::Limit(connections) => self.limit = Some(connections),
             Happening::Change => self.changed = true,
             Happening::Down(line) => {
                 self.net.lines[line].up = false;
-                for flow in self.net.flows_of(line) {
+                for flow in self.net.flows_of(line).to_vec() {
                     if let Some(&(s, lane)) = self.owners.get(&flow) {
                         self.fail(s, lane, Fault::Closed);
                     }
@@ -343,6 +353,9 @@ impl World {
         let (n, new_head) = self.net.read(self.now, flow, u64::from(*len - *got));
         *head = head.or(new_head);
         if n == 0 {
+            if let Some(why) = self.net.fault(flow) {
+                self.fail(s, lane, why);
+            }
             return;
         }
         let start = *at + u64::from(*got);
@@ -396,22 +409,24 @@ impl World {
             LaneDo::Request { conn, range } => {
                 driver.doing = Doing::Waiting;
                 let line = driver.line;
-                let refused = if self.changed {
-                    Some(Fault::Changed)
-                } else {
-                    self.refused.get(&line).map(|&s| Fault::Status(s))
-                };
-                if let (true, Some(why)) =
-                    (lane > 0, refused.or((!self.net.lines[line].up).then_some(Fault::Unreachable)))
-                {
+                if !self.net.lines[line].up {
                     self.wake(s, wake);
-                    return self.fail(s, lane, why);
+                    return self.fail(s, lane, Fault::Unreachable);
                 }
                 let buffer = driver.buffer;
                 let flow =
                     *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
                 self.owners.insert(flow, (s, lane));
-                self.net.request(self.now, flow, &range);
+                let place = self.net.flows_of(line).iter().position(|&f| f == flow);
+                let fault = match () {
+                    () if self.limit.is_some_and(|limit| place.is_some_and(|p| p >= limit)) => {
+                        Some(Fault::Status(503))
+                    }
+                    () if self.changed => Some(Fault::Changed),
+                    () => self.refused.get(&line).copied(),
+                };
+                self.faults_met += u64::from(fault.is_some());
+                self.net.request(self.now, flow, &range, fault);
                 self.schedule(self.now, Event::Lane(s, lane, turn));
             }
             LaneDo::Read { conn, slot, at, len, mark, by } => {

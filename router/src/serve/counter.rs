@@ -345,7 +345,9 @@ impl<'a> Counter<'a> {
                 errand.not_silent_before(now);
                 continue;
             }
-            match errand.step(now) {
+            let step = errand.step(now);
+            self.serve.copied.fetch_max(errand.most_copied(), Ordering::Relaxed);
+            match step {
                 Step::Moved => {}
                 Step::Begun(Begun { range, request, previous }) => {
                     if let Some(sample) = errand.take_round_trip() {

@@ -242,6 +242,11 @@ impl<'a> Errand<'a> {
         core::mem::take(&mut self.asked_alone).then(|| head.at.since(head.sent))
     }
 
+    /// See [`Fetcher::most_copied`].
+    pub fn most_copied(&self) -> u32 {
+        self.fetcher.most_copied()
+    }
+
     fn give_up(&mut self, chunk: &Range<u64>, request: Reference, reason: DropReason) -> Step {
         match self.left {
             Some(left) => {

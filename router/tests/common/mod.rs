@@ -174,6 +174,7 @@ pub fn config() -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        state_dir: "/nonexistent".into(),
         ..Config::default()
     }
 }

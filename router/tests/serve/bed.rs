@@ -27,6 +27,7 @@ use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
 use bamqp_router::serve::Serve;
+use bamqp_router::trust_store::TrustStore;
 
 /// The configured coordinators, and one that is not.
 pub const A: &str = "127.0.10.1";
@@ -50,6 +51,7 @@ pub struct Bed {
     pub serve: Arc<Serve>,
     callers: Callers,
     pub live: Arc<Live>,
+    pub trust: Arc<TrustStore>,
     pub key: Fingerprint,
     /// Connections that were made to it.
     pub connections: Arc<AtomicUsize>,
@@ -80,6 +82,7 @@ impl Bed {
             fetch_ports: ports.to_vec(),
             max_peer_sessions: 3,
             bandwidth: 20_000_000,
+            state_dir: "/nonexistent".into(),
             peers: vec![peer("a", A), peer("b", B)],
             ..Config::default()
         };
@@ -87,7 +90,9 @@ impl Bed {
         let live = Arc::new(Live::default());
         let gate = Arc::new(Gate::new(&config, vec![address]));
         let keyring = Arc::new(Keyring::new(&pair, &config.peers).unwrap());
-        let serve = Arc::new(Serve::new(&config, keyring.clone(), "bamqp-test", gate, live.clone()));
+        let trust = Arc::new(TrustStore::open(&config));
+        let serve =
+            Arc::new(Serve::new(&config, keyring.clone(), "bamqp-test", gate, live.clone(), trust.clone()));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
@@ -103,7 +108,7 @@ impl Bed {
         });
         let key = pair.fingerprint();
         let callers = Callers::default();
-        Bed { address, keyring, serve, callers, live, key, connections, thread: Some(thread) }
+        Bed { address, keyring, serve, callers, live, trust, key, connections, thread: Some(thread) }
     }
 
     /// A connection from there.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bamqp_core::message::hello::Hello;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_core::trust::{Conduct, Violation};
+use bamqp_router::keys::fingerprint_of;
 use bamqp_router::serve::HOLD_BYTES;
 
 use bed::{A, B, Bed, Line, STRANGER, eventually, id};
@@ -67,6 +69,7 @@ fn init_is_declined_with_the_reason() {
         format!("http://{}/", bed.address),   // its own listener, though in an allowed range
         format!("http://[::1]:{port}/"),      // its own address
         format!("http://0x7f000001:{port}/"), // however it is written
+        format!("http://localhost:{port}/"),  // what a name stands for counts
         "http://no-such-host.invalid/".into(), // no address
     ] {
         assert_eq!(line.init(id(1), &target, TOTAL), Err(DeclineReason::RefusedTarget), "{target}");
@@ -79,6 +82,37 @@ fn init_is_declined_with_the_reason() {
     let declined = bed.connect(B).init(id(1), &origin.uri(), TOTAL);
     assert_eq!(declined, Err(DeclineReason::DuplicateSession));
     assert_eq!(origin.requests(), []);
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    let elsewhere = Origin::start(TOTAL, |_, _| Reply::Range);
+    let to = elsewhere.uri();
+    let origin = Origin::start(TOTAL, move |_, _| {
+        Reply::Raw(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let bed = Bed::start(&[origin.address.port(), elsewhere.address.port()]);
+    let mut line = session(&bed, &origin, 1);
+    line.ask(id(1), 0..100);
+    assert_eq!(line.chunk(0..100, TOTAL), Err(DropReason::OriginStatus(302)));
+    assert_eq!(elsewhere.requests(), []);
+}
+
+#[test]
+fn a_coordinator_that_is_not_trusted_is_not_worked_for() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let (mut a, mut b) = (bed.connect(A), bed.connect(B));
+    assert!(a.init(id(1), &origin.uri(), TOTAL).is_ok(), "a newcomer");
+    let lie = Conduct { requests: 1, violation: Some(Violation::Lie), ..Conduct::default() };
+    bed.trust.add(fingerprint_of(&[1; 32]), &lie, None);
+    assert_eq!(a.init(id(2), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
+    assert!(b.init(id(3), &origin.uri(), TOTAL).is_ok(), "nobody else suffers for it");
+    let mismatch = Conduct { requests: 1, mismatch: Some(1), ..Conduct::default() };
+    bed.trust.add(fingerprint_of(&[2; 32]), &mismatch, None);
+    assert_eq!(b.init(id(4), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
+    assert_eq!(bed.trust.forget("b").as_deref(), Some("b"));
+    assert!(b.init(id(4), &origin.uri(), TOTAL).is_ok(), "the owner's word");
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! What `bamqp status`, `peers` and `trust` show of a running daemon. Not responsible for its form
+//! ([`super::document`]) nor for who may ask.
+
+use std::sync::atomic::Ordering;
+
+use bamqp_core::trust::{Alert, PROBATION, Standing};
+
+use super::document::{Cell, Document, Section, Unit, score, span};
+use super::{LaneReport, SessionReport};
+use crate::daemon::Shared;
+use crate::peers::{PeerState, PeerView};
+use crate::trust_store::TrustView;
+
+/// The router as a whole, its downloads and their lanes.
+pub fn status(shared: &Shared) -> Document {
+    let counters = &shared.counters;
+    let count = |counter: &std::sync::atomic::AtomicU32| counter.load(Ordering::Relaxed);
+    let serving = shared.serve.report();
+    let facts = vec![
+        (("router", Unit::Text), shared.keyring.me().fingerprint().to_string().into()),
+        (("version", Unit::Text), env!("CARGO_PKG_VERSION").into()),
+        (("running", Unit::Seconds), shared.trust.now().running.into()),
+        (("own_link", Unit::Rate), shared.own_link.rate().into()),
+        (("peers", Unit::Count), shared.peers.len().into()),
+        (("usable_peers", Unit::Count), shared.peers.usable().into()),
+        (("client_connections", Unit::Count), count(&counters.connections).into()),
+        (("requests", Unit::Count), count(&counters.requests).into()),
+        (("refused", Unit::Count), count(&counters.refused).into()),
+        (("failed", Unit::Count), count(&counters.failed).into()),
+        (("sessions_for_peers", Unit::Count), serving.sessions.into()),
+        (("malformed_by_routers", Unit::Count), serving.malformed.into()),
+        (("routers_turned_away", Unit::Count), serving.turned_away.into()),
+    ];
+    let reports = shared.sessions.reports();
+    let sessions = reports.iter().map(session).collect();
+    let lanes = reports.iter().flat_map(|report| report.lanes.iter().map(|one| lane(report, one))).collect();
+    Document(vec![
+        Section::Facts("router", facts),
+        Section::Table(
+            "sessions",
+            vec![
+                ("session", Unit::Text),
+                ("outcome", Unit::Text),
+                ("delivered", Unit::Bytes),
+                ("of", Unit::Bytes),
+                ("buffer", Unit::Bytes),
+                ("target", Unit::Text),
+            ],
+            sessions,
+        ),
+        Section::Table(
+            "lanes",
+            vec![
+                ("session", Unit::Text),
+                ("lane", Unit::Text),
+                ("state", Unit::Text),
+                ("brought", Unit::Bytes),
+                ("rate", Unit::Rate),
+                ("round_trip", Unit::Micros),
+                ("requests", Unit::Count),
+                ("timeouts", Unit::Count),
+                ("failures", Unit::Count),
+                ("violations", Unit::Count),
+                ("duplicates", Unit::Bytes),
+            ],
+            lanes,
+        ),
+    ])
+}
+
+fn session(report: &SessionReport) -> Vec<Cell> {
+    vec![
+        report.id.to_string().into(),
+        report.outcome.as_deref().unwrap_or("under way").into(),
+        report.delivered.into(),
+        report.range.end.saturating_sub(report.range.start).into(),
+        report.window_used.into(),
+        report.target.as_str().into(),
+    ]
+}
+
+fn lane(report: &SessionReport, lane: &LaneReport) -> Vec<Cell> {
+    vec![
+        report.id.to_string().into(),
+        lane.name.as_str().into(),
+        lane.state.as_str().into(),
+        lane.bytes.into(),
+        lane.rate.into(),
+        lane.rtt_us.into(),
+        lane.requests.into(),
+        lane.timeouts.into(),
+        lane.failures.into(),
+        lane.violations.into(),
+        lane.duplicates.into(),
+    ]
+}
+
+/// The peers: whether they are there, what they offer, and what the last session decided about them and why.
+pub fn peers(shared: &Shared) -> Document {
+    let columns = vec![
+        ("peer", Unit::Text),
+        ("address", Unit::Text),
+        ("state", Unit::Text),
+        ("standing", Unit::Text),
+        ("round_trip", Unit::Micros),
+        ("offers", Unit::Rate),
+        ("sessions", Unit::Count),
+        ("its_round_trip", Unit::Micros),
+        ("losses", Unit::Count),
+        ("last_rate", Unit::Rate),
+        ("not_for", Unit::Seconds),
+        ("decided", Unit::Seconds),
+        ("decision", Unit::Text),
+        ("key", Unit::Text),
+    ];
+    let row = |view: &PeerView| {
+        let (state, rtt, details) = match &view.state {
+            PeerState::Up { rtt, details } => ("up".to_owned(), Some(rtt.as_micros() as u64), *details),
+            PeerState::Down(why) => (format!("down: {why}"), None, None),
+        };
+        let known = |number: u64| Some(number).filter(|number| *number > 0);
+        vec![
+            view.name.as_str().into(),
+            view.address.to_string().into(),
+            state.into(),
+            shared.trust.standing(view.key).to_string().into(),
+            rtt.into(),
+            details.and_then(|details| known(details.bandwidth / 8)).into(),
+            details.map(|details| details.load).into(),
+            details.and_then(|details| known(details.rtt.as_micros())).into(),
+            view.losses.into(),
+            view.rate.into(),
+            view.not_for.map(|span| span.as_millis() / 1000).into(),
+            view.verdict.map(|(_, ago)| ago.as_secs()).into(),
+            view.verdict.map(|(verdict, _)| verdict.to_string()).into(),
+            view.key.to_string().into(),
+        ]
+    };
+    Document(vec![Section::Table("peers", columns, shared.peers.views().iter().map(row).collect())])
+}
+
+/// The trust records: the verdict on each peer with its reason, and its last sessions.
+pub fn trust(shared: &Shared) -> Document {
+    let views = shared.trust.views();
+    let columns = vec![
+        ("peer", Unit::Text),
+        ("standing", Unit::Text),
+        ("reason", Unit::Text),
+        ("trust", Unit::Score),
+        ("untrust", Unit::Score),
+        ("reliability", Unit::Score),
+        ("sessions", Unit::Count),
+        ("clean", Unit::Count),
+        ("timeouts", Unit::Count),
+        ("drops", Unit::Count),
+        ("brought", Unit::Bytes),
+        ("checked_places", Unit::Count),
+        ("audits_per_10000", Unit::Count),
+        ("violation", Unit::Text),
+        ("violation_age", Unit::Seconds),
+        ("accused_by", Unit::Text),
+        ("accused_age", Unit::Seconds),
+        ("key", Unit::Text),
+    ];
+    let row = |view: &TrustView| {
+        let (scores, checking) = (&view.scores, view.standing.checking());
+        vec![
+            view.name.as_str().into(),
+            view.standing.to_string().into(),
+            reason(view).into(),
+            scores.trust.into(),
+            scores.untrust.into(),
+            scores.reliability.into(),
+            scores.sums.sessions.into(),
+            scores.sums.clean.into(),
+            scores.sums.timeouts.into(),
+            scores.sums.drops.into(),
+            scores.sums.bytes.into(),
+            u32::from(checking.places).into(),
+            u32::from(checking.audit_per_10000).into(),
+            view.violation.map(|(why, _)| why.to_string()).into(),
+            view.violation.map(|(_, ago)| ago).into(),
+            view.alert.map(|(alert, _)| accuser(shared, alert)).into(),
+            view.alert.map(|(_, ago)| ago).into(),
+            view.key.to_string().into(),
+        ]
+    };
+    let transactions = vec![
+        ("peer", Unit::Text),
+        ("age", Unit::Seconds),
+        ("sessions", Unit::Count),
+        ("satisfaction", Unit::Score),
+        ("untrust", Unit::Score),
+        ("timeouts", Unit::Count),
+        ("drops", Unit::Count),
+        ("brought", Unit::Bytes),
+    ];
+    let history = views.iter().flat_map(|view| {
+        view.recent.iter().map(|(age, one)| {
+            let sums = &one.sums;
+            let mean = |sum: u32| sum / sums.sessions.max(1);
+            vec![
+                view.name.as_str().into(),
+                (*age).into(),
+                sums.sessions.into(),
+                mean(sums.satisfaction).into(),
+                mean(sums.untrust).into(),
+                sums.timeouts.into(),
+                sums.drops.into(),
+                sums.bytes.into(),
+            ]
+        })
+    });
+    Document(vec![
+        Section::Table("trust", columns, views.iter().map(row).collect()),
+        Section::Table("recent_sessions", transactions, history.collect()),
+    ])
+}
+
+/// Why a peer stands where it stands.
+fn reason(view: &TrustView) -> String {
+    let (trust, untrust) = (score(view.scores.trust.into()), score(view.scores.untrust.into()));
+    match view.standing {
+        Standing::Newcomer { clean: 0 } => "no clean session yet".into(),
+        Standing::Newcomer { clean } => format!("{clean} of {PROBATION} clean sessions"),
+        Standing::Trusted { accused: false } => format!("T {trust} > U {untrust}, no violation lately"),
+        Standing::Trusted { accused: true } => format!("T {trust} > U {untrust}, but accused: fully checked"),
+        Standing::Barred { why, left } => format!("{why}; {} of running time left", span(left.into())),
+        Standing::Untrusted { left } => {
+            format!("T {trust} <= U {untrust}; {} of running time left", span(left.into()))
+        }
+    }
+}
+
+/// Who says so: a peer's name, or its key; `own` if we found it out ourselves.
+fn accuser(shared: &Shared, alert: Alert) -> String {
+    let Some(by) = alert.by else { return "own".into() };
+    let name = shared.peers.views().into_iter().find(|view| view.key == by).map(|view| view.name);
+    name.unwrap_or_else(|| by.to_string())
+}
