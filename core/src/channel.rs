@@ -36,7 +36,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::http::request::Request;
 use crate::http::response::Response;
-use crate::http::write::HeadWriter;
+use crate::http::write::{HeadWriter, WriteError};
+use crate::limits::MAX_PEER_HEAD_BYTES;
 use crate::message::init::Init;
 use crate::message::{Fingerprint, is_displayed_as};
 use crate::signature::{
@@ -161,11 +162,12 @@ pub struct Reference {
 }
 
 impl Identity {
-    /// Signs an INIT that was written into `head`, up to its last field. How long the head is, the coordinator's side of
-    /// the session, and what the answer has to refer to. Costs one Ed25519 operation.
+    /// Signs an INIT that was written into `head`, up to its last field, whose buffer has room for twice
+    /// [`MAX_PEER_HEAD_BYTES`]. How long the head is, the coordinator's side of the session, and what the answer has to
+    /// refer to. Costs one Ed25519 operation.
     ///
     /// # Errors
-    /// [`SignError`].
+    /// [`SignError`]; also if the head is longer than it may be.
     pub fn seal_init(
         &self,
         head: HeadWriter<'_>,
@@ -181,6 +183,9 @@ impl Identity {
         tally.signed += 1;
         let (length, mac) = sign_hmac(buffer, length, None, Kind::InitMac, me, &keys.to_peer)?;
         tally.macs += 1;
+        if length > MAX_PEER_HEAD_BYTES {
+            return Err(SignError::Write(WriteError::Overflow));
+        }
         let caller = Caller { keys, me, peer: peer.fingerprint, links: AtomicU32::new(1) };
         Ok((length, caller, Reference { sequence: Sequence::INIT, mac }))
     }

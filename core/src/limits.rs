@@ -16,6 +16,10 @@ pub const MAX_FIELDS: usize = 64;
 /// Longest target URI that is pooled; longer ones are relayed (DESIGN section 7).
 pub const MAX_URI_BYTES: usize = 2 * 1024;
 
+/// Longest `User-Agent` and `Accept` of a client that go along to peers; with longer ones an INIT might not fit into a
+/// head together with its signatures.
+pub const MAX_CLIENT_FIELD_BYTES: usize = 256;
+
 /// Longest validator (entity tag or date) that is pooled.
 pub const MAX_VALIDATOR_BYTES: usize = 128;
 

@@ -118,8 +118,8 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     Ok(bytes)
 }
 
-/// 32 lower-case hexadecimal digits; by hand, since the formatting machinery takes 4,000 instructions for them, and they
-/// stand in every CHUNK.
+/// Lower-case hexadecimal digits, two for each byte; by hand, since the formatting machinery takes 4,000 instructions for
+/// 32, and they stand in every CHUNK.
 fn to_hex(bytes: &[u8; 16]) -> [u8; 32] {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut hex = [0; 32];

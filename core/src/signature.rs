@@ -36,6 +36,7 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::message::Fingerprint;
 
+pub use self::base::is_signable;
 use self::base::{member, write_base};
 pub use self::sign::SignError;
 pub(crate) use self::sign::{sign_ed25519, sign_hmac};

@@ -9,8 +9,8 @@ use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::Validator;
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::{MAX_PEER_HEAD_BYTES, MAX_URI_BYTES};
-use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
+use bamqp_core::limits::{MAX_CLIENT_FIELD_BYTES, MAX_PEER_HEAD_BYTES, MAX_URI_BYTES};
+use bamqp_core::message::chunk::{Chunk, ChunkAnswer, ChunkDigest};
 use bamqp_core::message::drop::{Drop, Summary};
 use bamqp_core::message::init::{Accept, Decline, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
@@ -75,7 +75,7 @@ impl Two {
         init: &Init<'_>,
         tally: &mut Tally,
     ) -> (String, Caller, Reference) {
-        let mut buffer = [0; MAX_PEER_HEAD_BYTES];
+        let mut buffer = [0; 2 * MAX_PEER_HEAD_BYTES];
         let mut head = HeadWriter::new(&mut buffer);
         init.write(&mut head, &HOST);
         let sealed = self.coordinator.seal_init(head, init, &self.at_coordinator, challenge, tally);
@@ -145,7 +145,10 @@ fn answer(callee: &Callee, to: &Reference, write: impl FnOnce(&mut HeadWriter<'_
 }
 
 fn chunk_answer(callee: &Callee, to: &Reference) -> String {
-    answer(callee, to, |head| ChunkAnswer { range: 0..100, total: 12_345, validator: &tag() }.write(head))
+    answer(callee, to, |head| {
+        ChunkAnswer { range: 0..100, total: 12_345, validator: &tag(), previous: Some(ChunkDigest([7; 32])) }
+            .write(head)
+    })
 }
 
 /// The peer's end of one connection.
@@ -534,7 +537,7 @@ fn the_longest_init_fits_into_a_head() {
     let mut init = init(two.peer.fingerprint(), &longest);
     let etag = format!("\"{}\"", "v".repeat(126));
     init.validator = Validator::entity_tag(etag.as_bytes()).unwrap();
-    let client = &[b'x'; 256][..];
+    let client = &[b'x'; MAX_CLIENT_FIELD_BYTES][..];
     (init.user_agent, init.accept) = (Some(client), Some(client));
     let (text, ..) = two.signed_init_of(&CHALLENGE, &init, &mut Tally::default());
     assert!(two.receive(&text, Some(&CHALLENGE), &mut Tally::default()).is_ok());

@@ -1,5 +1,6 @@
 //! The messages between routers, written and read again.
 
+use bamqp_core::channel::Challenge;
 use bamqp_core::http::partial::check_partial;
 use bamqp_core::http::request::Request;
 use bamqp_core::http::response::Response;
@@ -59,7 +60,7 @@ fn hello() {
         PeerRequest::parse(&request(&write(|head| hello::write_request(head, &HOST)))),
         Ok(PeerRequest::Hello)
     ));
-    let stranger = Hello { key: Fingerprint([1; 16]), details: None };
+    let stranger = Hello { key: Fingerprint([1; 16]), details: None, challenge: None };
     let text = write(|head| stranger.write(head));
     assert_eq!(
         text,
@@ -67,13 +68,19 @@ fn hello() {
     );
     assert_eq!(Hello::parse(&response(&text)), Ok(stranger));
     let details = Details { bandwidth: 20_000_000, load: 2, rtt: Span::from_millis(30), losses: 7 };
-    let peer = Hello { details: Some(details), ..stranger };
+    let challenge = Challenge { log_head: [0xab; 32], random: [0xcd; 16] };
+    let peer = Hello { details: Some(details), challenge: Some(challenge), ..stranger };
     let text = write(|head| peer.write(head));
     assert!(text.contains("BAMQP-Quality: rtt=30000, losses=7\r\n"));
+    assert!(text.contains(&format!("BAMQP-Challenge: {}.{}\r\n", "ab".repeat(32), "cd".repeat(16))));
     assert_eq!(Hello::parse(&response(&text)), Ok(peer));
     assert_eq!(
         Hello::parse(&response(&text.replace("losses=7", "losses=x"))),
         Err(MessageError::Malformed("BAMQP-Quality"))
+    );
+    assert_eq!(
+        Hello::parse(&response(&text.replace("cd.", "cd").replace("ab.", "ab"))),
+        Err(MessageError::Malformed("BAMQP-Challenge"))
     );
     assert_eq!(Hello::parse(&response("HTTP/1.1 404 X\r\n\r\n")), Err(MessageError::Status(404)));
 }
@@ -182,7 +189,7 @@ fn chunk() {
 
 #[test]
 fn the_answer_to_a_chunk_passes_the_check_of_every_206() {
-    let answer = ChunkAnswer { range: 5..10, total: 11, validator: &tag() };
+    let answer = ChunkAnswer { range: 5..10, total: 11, validator: &tag(), previous: None };
     let text = write(|head| answer.write(head));
     assert_eq!(check_partial(&response(&text), &(5..10), 11, &tag()), Ok(()));
 }

@@ -35,7 +35,7 @@ pub struct Config {
     pub key: PathBuf,
     /// Directory of what is to outlast a reboot. Default: `/etc/bamqp`.
     pub state_dir: PathBuf,
-    /// Directory of the log, on flash: OpenWrt's `/var` is gone after a reboot. Default: `/etc/bamqp/log`.
+    /// Directory of the log, on flash: OpenWrt's `/var` is gone after a reboot. Default: `log` in `state_dir`.
     pub log_dir: PathBuf,
     /// Most bytes of one file of the log, within [`LOG_SIZE_RANGE`]. Default: 256 KiB.
     pub log_size: u64,
@@ -336,7 +336,7 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     config.wan_address = s.one("wan_address", "an address of this router, such as 203.0.113.5", specific)?;
     set(&mut config.key, s.one("key", ABSOLUTE, absolute)?);
     set(&mut config.state_dir, s.one("state_dir", ABSOLUTE, absolute)?);
-    set(&mut config.log_dir, s.one("log_dir", ABSOLUTE, absolute)?);
+    config.log_dir = s.one("log_dir", ABSOLUTE, absolute)?.unwrap_or_else(|| config.state_dir.join("log"));
     set(&mut config.log_size, s.one("log_size", "a number of bytes from 64K to 1G", log_size)?);
     set(&mut config.log_files, s.one("log_files", COUNT, count)?);
     set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 64M", window)?);

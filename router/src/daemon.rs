@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::WeakKey;
 use bamqp_core::refuse::Refuse;
 
 use crate::answer::{self, Trouble};
 use crate::config::Config;
 use crate::control::Control;
+use crate::keyring::Keyring;
 use crate::keys::KeyPair;
 use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
@@ -35,8 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Shared {
     /// The configuration, with the addresses as they were given.
     pub config: Config,
-    /// The router's key.
-    pub key: KeyPair,
+    /// The router's key, and what is agreed with its peers.
+    pub keyring: Arc<Keyring>,
     /// Our pseudonym in `Via`: a token that no other router has.
     pub via: String,
     /// Which addresses may be reached.
@@ -93,6 +95,8 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// The ledger can't be written.
     Ledger(ledger_file::OpenError),
+    /// The router's key is of no use.
+    Key(WeakKey),
     /// The system gives no threads or descriptors.
     System(io::Error),
 }
@@ -102,6 +106,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
             Self::Ledger(error) => write!(f, "{error}"),
+            Self::Key(error) => write!(f, "the router's own key: {error}"),
             Self::System(error) => write!(f, "can't start: {error}"),
         }
     }
@@ -137,14 +142,15 @@ impl Daemon {
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
         let trust = Arc::new(TrustStore::open(&config));
+        let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
         let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
         let ledger = (!is_alone).then(|| Ledger::open(&config, key.public()).map(Arc::new));
         let ledger = ledger.transpose().map_err(StartError::Ledger)?;
         let shared = Arc::new(Shared {
-            peers: Peers::new(&config, trust.clone()).map_err(StartError::System)?,
+            peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
             serve: Serve::new(
                 &config,
-                key.fingerprint(),
+                keyring.clone(),
                 &via,
                 gate.clone(),
                 live.clone(),
@@ -154,7 +160,7 @@ impl Daemon {
             ledger,
             trust,
             config,
-            key,
+            keyring,
             via,
             gate,
             live,

@@ -187,6 +187,11 @@ impl Ledger {
         self.shared.lock().boot()
     }
 
+    /// Whether entries are taken now: not if what waits can't be written, nor after the end.
+    pub fn takes_entries(&self) -> bool {
+        self.shared.lock().may_append().is_ok()
+    }
+
     /// Before anything is fetched in a session of another router; the ledger's new head.
     ///
     /// # Errors

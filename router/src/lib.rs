@@ -18,6 +18,7 @@ pub mod daemon;
 mod exchange;
 pub mod fetch;
 pub mod inbox;
+pub mod keyring;
 pub mod keys;
 mod lane;
 pub mod ledger_check;

@@ -146,16 +146,16 @@ pub(super) fn member<'b>(
 
 /// Only ASCII that can be seen, and blanks, may be part of a base (section 2.5).
 fn put(value: &[u8], sink: &mut Sink<'_>) -> Result<(), SignatureError> {
-    if !value.iter().all(|&byte| is_allowed(byte)) {
+    if !is_signable(value) {
         return Err(SignatureError::Component);
     }
     sink(value);
     Ok(())
 }
 
-/// Whether a byte may be part of a value that is signed.
-pub(crate) fn is_allowed(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~' | b'\t')
+/// Whether a field with this value can be signed: it is ASCII.
+pub fn is_signable(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
 }
 
 /// Formats into a sink.

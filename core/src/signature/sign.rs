@@ -12,7 +12,6 @@ use crate::base64::Base64;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::write::{HeadWriter, WriteError};
-use crate::limits::MAX_PEER_HEAD_BYTES;
 use crate::message::Fingerprint;
 
 /// Adds an `hmac-sha256` signature to the complete head of `length` bytes in `buffer`: to an answer of the request that
@@ -28,14 +27,14 @@ pub(crate) fn sign_hmac(
     signer: Fingerprint,
     key: &[u8],
 ) -> Result<(usize, Mac), SignError> {
-    let make = |message: &Message<'_, '_>, input: &str| {
-        Ok(hmac(message, input, key)?.finalize().into_bytes().into())
-    };
+    let make: Make<'_, 32> =
+        &mut |message, input, _| Ok(hmac(message, input, key)?.finalize().into_bytes().into());
     let (length, mac) = append(buffer, length, to, kind, signer, make)?;
     Ok((length, Mac(mac)))
 }
 
-/// Adds an `ed25519` signature to the complete head of a request, of `length` bytes in `buffer`. How long it is then.
+/// Adds an `ed25519` signature to the complete head of a request, of `length` bytes in `buffer`, which has room for about
+/// as much again. How long it is then.
 ///
 /// # Errors
 /// [`SignError`]; the head is as it was.
@@ -46,15 +45,27 @@ pub(crate) fn sign_ed25519(
     signer: Fingerprint,
     key: &SecretKey,
 ) -> Result<usize, SignError> {
-    let make = |message: &Message<'_, '_>, input: &str| {
-        // A deterministic signature (RFC 8032) reads its message twice.
-        let mut base = heapless::Vec::<u8, MAX_PEER_HEAD_BYTES>::new();
+    // A deterministic signature (RFC 8032) reads its message twice, so that is put together: in the room behind the head,
+    // since the threads that sign have small stacks.
+    let make: Make<'_, 64> = &mut |message, input, room| {
+        let mut end = 0;
         let mut fits = true;
-        write_base(message, input, &mut |part| fits &= base.extend_from_slice(part).is_ok())?;
-        if fits { Ok(*key.sign(&base, None)) } else { Err(SignatureError::Component) }
+        write_base(message, input, &mut |part| {
+            match room.get_mut(end..end + part.len()) {
+                Some(place) => place.copy_from_slice(part),
+                None => fits = false,
+            }
+            end += part.len();
+        })?;
+        let base = room.get(..end).filter(|_| fits).ok_or(WriteError::Overflow)?;
+        Ok(*key.sign(base, None))
     };
     append(buffer, length, None, kind, signer, make).map(|(length, _)| length)
 }
+
+/// Makes the signature of a message under this `Signature-Input`; it may use the room that it is given.
+type Make<'m, const N: usize> =
+    &'m mut dyn FnMut(&Message<'_, '_>, &str, &mut [u8]) -> Result<[u8; N], SignError>;
 
 fn append<const N: usize>(
     buffer: &mut [u8],
@@ -62,24 +73,43 @@ fn append<const N: usize>(
     to: Option<Mac>,
     kind: Kind<'_>,
     signer: Fingerprint,
-    make: impl FnOnce(&Message<'_, '_>, &str) -> Result<[u8; N], SignatureError>,
+    make: Make<'_, N>,
 ) -> Result<(usize, [u8; N]), SignError> {
     let (head, room) = buffer.split_at_mut_checked(length).ok_or(SignError::Unsignable)?;
-    let signed = match to {
-        None => {
-            let (request, _) = Request::parse(head).ok().flatten().ok_or(SignError::Unsignable)?;
-            write_lines(room, &Message::Request(&request), kind, signer, make)
-        }
-        Some(mac) => {
-            let (response, _) = Response::parse(head).ok().flatten().ok_or(SignError::Unsignable)?;
-            write_lines(room, &Message::Answer(&response, mac), kind, signer, make)
-        }
+    let (added, value) = match to {
+        None => of_request(head, room, kind, signer, make)?,
+        Some(mac) => of_answer(head, mac, room, kind, signer, make)?,
     };
-    let (added, value) = signed?;
     // The lines take the place of the empty one that ended the head; their own comes after them.
     let start = length.checked_sub(EMPTY_LINE.len()).ok_or(SignError::Unsignable)?;
     buffer.copy_within(length..length + added, start);
     Ok((start + added, value))
+}
+
+// Two functions, so that only one parsed head (2 KiB) at a time is on the stack.
+#[inline(never)]
+fn of_request<const N: usize>(
+    head: &[u8],
+    room: &mut [u8],
+    kind: Kind<'_>,
+    signer: Fingerprint,
+    make: Make<'_, N>,
+) -> Result<(usize, [u8; N]), SignError> {
+    let (request, _) = Request::parse(head).ok().flatten().ok_or(SignError::Unsignable)?;
+    write_lines(room, &Message::Request(&request), kind, signer, make)
+}
+
+#[inline(never)]
+fn of_answer<const N: usize>(
+    head: &[u8],
+    to: Mac,
+    room: &mut [u8],
+    kind: Kind<'_>,
+    signer: Fingerprint,
+    make: Make<'_, N>,
+) -> Result<(usize, [u8; N]), SignError> {
+    let (response, _) = Response::parse(head).ok().flatten().ok_or(SignError::Unsignable)?;
+    write_lines(room, &Message::Answer(&response, to), kind, signer, make)
 }
 
 const EMPTY_LINE: &str = "\r\n";
@@ -91,7 +121,7 @@ fn write_lines<const N: usize>(
     message: &Message<'_, '_>,
     kind: Kind<'_>,
     signer: Fingerprint,
-    make: impl FnOnce(&Message<'_, '_>, &str) -> Result<[u8; N], SignatureError>,
+    make: Make<'_, N>,
 ) -> Result<(usize, [u8; N]), SignError> {
     if has_duplicates(message.fields()) {
         return Err(SignError::Unsignable);
@@ -100,10 +130,11 @@ fn write_lines<const N: usize>(
     let mut line = HeadWriter::new(room);
     line.field_args(INPUT, format_args!("{label}={}", Terms { message, kind, signer }));
     let first = line.finish()? - EMPTY_LINE.len();
-    let input = room.get(INPUT.len() + ": ".len() + label.len() + "=".len()..first - EMPTY_LINE.len());
+    let (written, room) = room.split_at_mut_checked(first).ok_or(SignError::Unsignable)?;
+    let input = written.get(INPUT.len() + ": ".len() + label.len() + "=".len()..first - EMPTY_LINE.len());
     let input = input.and_then(|input| core::str::from_utf8(input).ok()).ok_or(SignError::Unsignable)?;
-    let value = make(message, input).map_err(|_| SignError::Unsignable)?;
-    let mut line = HeadWriter::new(room.get_mut(first..).unwrap_or_default());
+    let value = make(message, input, room)?;
+    let mut line = HeadWriter::new(room);
     line.field_args("Signature", format_args!("{label}=:{}:", Base64(&value)));
     Ok((first + line.finish()?, value))
 }
@@ -120,6 +151,13 @@ pub enum SignError {
 impl From<WriteError> for SignError {
     fn from(error: WriteError) -> Self {
         SignError::Write(error)
+    }
+}
+
+impl From<SignatureError> for SignError {
+    /// A message of our own lacks nothing else.
+    fn from(_: SignatureError) -> Self {
+        SignError::Unsignable
     }
 }
 

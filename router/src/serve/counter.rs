@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::{Callee, Challenge, Incoming, Introduced, Reference, Refusal, Tally};
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::forward::keeps_alive;
 use bamqp_core::http::request::Request;
 use bamqp_core::http::write::HeadWriter;
 use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
-use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
+use bamqp_core::message::chunk::{Chunk, ChunkAnswer, ChunkDigest};
 use bamqp_core::message::drop::Drop;
-use bamqp_core::message::init::{Accept, Decline, Init};
-use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_core::message::init::{Accept, Init};
+use bamqp_core::message::reason::DropReason;
 use bamqp_core::message::{MessageError, PeerRequest, SessionId};
 
 use super::desk::End;
 use super::doors::Visit;
-use super::errand::{Errand, Step};
-use super::sessions::SILENCE;
-use super::{BUSY_FOR, HOLD_BYTES, Serve};
+use super::errand::{Begun, Errand, Step};
+use super::sessions::{SILENCE, Session};
+use super::{HOLD_BYTES, No, Serve};
 use crate::net::{self, Moved, PollFd, PollFlags};
 
 /// How long a peer's connection may be silent; it says HELLO every 30 s.
@@ -67,6 +68,12 @@ pub(super) struct Counter<'a> {
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     errand: Option<Errand<'a>>,
+    /// What the next INIT on this connection has to answer.
+    challenge: Option<Challenge>,
+    /// The session that the last authentic request was of, and its number.
+    last: Option<(SessionId, Incoming)>,
+    /// Digest of the last chunk that was served here, until it was told; the errand may be over.
+    digest: Option<(SessionId, ChunkDigest)>,
     /// No more requests are read; why the connection ends when all is answered.
     pub closing: Option<End>,
     opened: Instant,
@@ -86,6 +93,9 @@ impl<'a> Counter<'a> {
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             errand: None,
+            challenge: None,
+            last: None,
+            digest: None,
             closing: None,
             opened: now,
             heard: now,
@@ -111,12 +121,41 @@ impl<'a> Counter<'a> {
         Ok(())
     }
 
-    /// Writes an answer; nothing else is being sent.
+    /// Writes an answer that nobody can know to be ours; nothing else is being sent.
     fn answer(&mut self, write: impl FnOnce(&mut HeadWriter<'_>)) -> Result<Handled, End> {
         let mut head = HeadWriter::new(&mut self.outbox);
         write(&mut head);
-        self.unsent = 0..head.finish().map_err(End::Answer)?;
+        self.unsent = 0..head.finish().map_err(|error| End::Answer(error.into()))?;
         Ok(Handled::Yes)
+    }
+
+    /// Writes an answer to an authentic request.
+    fn sign(
+        &mut self,
+        callee: &Callee,
+        to: &Reference,
+        write: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> Result<Handled, End> {
+        let mut head = HeadWriter::new(&mut self.outbox);
+        write(&mut head);
+        self.unsent = 0..callee.seal(head, to).map_err(End::Answer)?;
+        Ok(Handled::Yes)
+    }
+
+    /// Refuses a request that is not authentic, fresh, and in its place; and all that follows it.
+    fn refuse(&mut self, refusal: Refusal) -> Result<Handled, End> {
+        if !self.is_quiet() {
+            return Ok(Handled::Later);
+        }
+        log::info!("router {}: refused: {refusal}", self.visit.ip);
+        self.serve.keyring.count_refusal(refusal);
+        self.closing = Some(End::Refused(refusal));
+        self.answer(|head| {
+            head.status(403, "Refused")
+                .field_args("BAMQP-Reason", format_args!("{refusal}"))
+                .field("Content-Length", "0")
+                .field("Connection", "close");
+        })
     }
 
     pub fn malformed(&mut self, status: u16, phrase: &str) -> Result<Handled, End> {
@@ -146,14 +185,15 @@ impl<'a> Counter<'a> {
         };
         // Only chunks of one session are worked on together.
         let handled = match message {
-            PeerRequest::Chunk(chunk) => self.chunk(&chunk)?,
+            PeerRequest::Chunk(chunk) => self.chunk(request, &chunk)?,
             _ if !self.is_quiet() => Handled::Later,
             PeerRequest::Hello => {
                 let hello = self.serve.hello(self.visit.is_peer);
+                self.challenge = hello.challenge;
                 self.answer(|head| hello.write(head))?
             }
-            PeerRequest::Init(init) => self.init(&init, head)?,
-            PeerRequest::Drop(drop) => self.end_session(&drop)?,
+            PeerRequest::Init(init) => self.init(request, &init, head)?,
+            PeerRequest::Drop(drop) => self.end_session(request, &drop)?,
         };
         if handled == Handled::Yes {
             self.heard = Instant::now();
@@ -164,82 +204,129 @@ impl<'a> Counter<'a> {
         Ok(handled)
     }
 
-    fn init(&mut self, init: &Init<'_>, head: &[u8]) -> Result<Handled, End> {
-        self.errand = None;
+    fn init(&mut self, request: &Request<'_>, init: &Init<'_>, head: &[u8]) -> Result<Handled, End> {
         let serve = self.serve;
-        let begun = serve.begin(init, head, self.visit).and_then(|session| {
-            // No descriptors left: as good as any other reason to be busy.
-            let busy = |_| Decline { reason: DeclineReason::Busy, retry_after: BUSY_FOR };
-            Errand::new(session, serve.way()).map_err(busy)
-        });
-        match begun {
-            Ok(errand) => {
-                self.errand = Some(errand);
+        let mut tally = Tally::default();
+        let find = |key| serve.keyring.find(key);
+        let (me, challenge) = (serve.key, self.challenge.as_ref());
+        let introduced = Introduced::by(request, init, me, challenge, find, &mut tally);
+        serve.keyring.count(tally);
+        let introduced = match introduced {
+            Ok(introduced) => introduced,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        (self.challenge, self.errand, self.digest) = (None, None, None);
+        let (callee, to) = (&introduced.callee, &introduced.request);
+        match serve.begin(request, init, &introduced, head, self.visit.from) {
+            Ok(session) => {
+                self.last = Some((session.id, Incoming::AFTER_INIT));
+                self.errand = Some(Errand::new(session, serve.way()));
                 let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
-                self.answer(|head| accept.write(head))
+                self.sign(callee, to, |head| accept.write(head))
             }
-            Err(decline) => {
+            Err(No::Decline(decline)) => {
                 log::debug!(
                     "router {}: session {} declined: {}",
                     self.visit.ip,
                     init.session,
                     decline.reason
                 );
-                self.answer(|head| decline.write(head))
+                self.sign(callee, to, |head| decline.write(head))
             }
+            Err(No::Refuse(refusal)) => self.refuse(refusal),
         }
     }
 
-    fn chunk(&mut self, chunk: &Chunk) -> Result<Handled, End> {
-        let found = self.serve.sessions.find(chunk.session, self.visit.ip, Instant::now());
-        let Some(session) = found else { return self.refuse(chunk.session, DropReason::UnknownSession) };
-        if chunk.range.end > session.file.total {
-            return self.refuse(chunk.session, DropReason::BadRange);
+    /// Whether `request` is the next one of its session's coordinator.
+    fn check(&mut self, request: &Request<'_>, session: &Session) -> Result<(Callee, Reference), Refusal> {
+        let mut link = self.last.filter(|(id, _)| *id == session.id).map(|(_, link)| link);
+        let checked = session.check(request, &mut link, Instant::now())?;
+        self.last = link.map(|link| (session.id, link));
+        Ok(checked)
+    }
+
+    fn chunk(&mut self, request: &Request<'_>, chunk: &Chunk) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(chunk.session, Instant::now());
+        let Some(session) = found else { return self.unknown(chunk.session) };
+        let is_within = chunk.range.end <= session.file.total;
+        let known = self.errand.as_ref().filter(|errand| Arc::ptr_eq(&errand.session, &session));
+        // A request is checked once: its number can't come again.
+        match known {
+            Some(errand) if is_within && errand.is_full() => return Ok(Handled::Later),
+            Some(_) if is_within && self.serve.can_log() => {}
+            _ if !self.is_quiet() => return Ok(Handled::Later),
+            _ => {}
         }
-        match &mut self.errand {
-            Some(errand) if Arc::ptr_eq(&errand.session, &session) => {
-                if errand.is_full() {
-                    return Ok(Handled::Later);
-                }
-                if self.serve.log_chunk(&session, chunk.range.clone()).is_err() {
-                    return self.refuse(chunk.session, DropReason::Busy);
-                }
-                errand.ask(chunk.range.clone());
+        let has_errand = known.is_some();
+        let (callee, to) = match self.check(request, &session) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let refused = match is_within {
+            true => self.serve.log_chunk(&session, chunk.range.clone()).err().map(|_| DropReason::Busy),
+            false => Some(DropReason::BadRange),
+        };
+        if let Some(reason) = refused {
+            if !self.is_quiet() {
+                return Err(End::Cut); // the log filled up just now, in the middle of another answer
             }
-            _ => {
-                if !self.is_quiet() {
-                    return Ok(Handled::Later);
-                }
-                if self.serve.log_chunk(&session, chunk.range.clone()).is_err() {
-                    return self.refuse(chunk.session, DropReason::Busy);
-                }
-                match Errand::new(session, self.serve.way()) {
-                    Ok(new) => self.errand.insert(new).ask(chunk.range.clone()),
-                    Err(_) => return self.refuse(chunk.session, DropReason::Busy),
-                }
-            }
+            let drop = Drop { session: session.id, reason, retry_after: 0 };
+            return self.sign(&callee, &to, |head| drop.write_answer(head));
+        }
+        if !has_errand {
+            self.keep_digest();
+            self.errand = Some(Errand::new(session, self.serve.way()));
+        }
+        if let Some(errand) = &mut self.errand {
+            errand.ask(chunk.range.clone(), to);
         }
         Ok(Handled::Yes)
     }
 
-    fn refuse(&mut self, session: SessionId, reason: DropReason) -> Result<Handled, End> {
+    /// There is no session of that name, nor keys to say so with.
+    fn unknown(&mut self, session: SessionId) -> Result<Handled, End> {
         if !self.is_quiet() {
             return Ok(Handled::Later);
         }
-        self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))
+        self.answer(|head| {
+            Drop { session, reason: DropReason::UnknownSession, retry_after: 0 }.write_answer(head);
+        })
     }
 
-    fn end_session(&mut self, drop: &Drop) -> Result<Handled, End> {
-        if self.errand.as_ref().is_some_and(|errand| errand.session.id == drop.session) {
+    fn end_session(&mut self, request: &Request<'_>, drop: &Drop) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(drop.session, Instant::now());
+        let Some(session) = found else { return self.unknown(drop.session) };
+        let (callee, to) = match self.check(request, &session) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let digest = self.take_digest(session.id);
+        if self.errand.as_ref().is_some_and(|errand| Arc::ptr_eq(&errand.session, &session)) {
             self.errand = None;
         }
-        match self.serve.end(drop.session, self.visit.ip) {
-            Some(summary) => {
-                log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
-                self.answer(|head| summary.write(head))
+        let summary = self.serve.end(&session);
+        log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
+        self.sign(&callee, &to, |head| {
+            summary.write(head);
+            if let Some(digest) = digest {
+                digest.write(head);
             }
-            None => self.refuse(drop.session, DropReason::UnknownSession),
+        })
+    }
+
+    /// The errand ends; what it served is still to be told of.
+    fn keep_digest(&mut self) {
+        if let Some(errand) = &mut self.errand
+            && let Some(digest) = errand.take_digest()
+        {
+            self.digest = Some((errand.session.id, digest));
         }
+    }
+
+    /// Digest of the last chunk of that session that was served here, if it was not told yet.
+    fn take_digest(&mut self, session: SessionId) -> Option<ChunkDigest> {
+        self.keep_digest();
+        self.digest.take().filter(|(of, _)| *of == session).map(|(_, digest)| digest)
     }
 
     /// Moves what can be moved without waiting; what it would have to wait for.
@@ -258,8 +345,8 @@ impl<'a> Counter<'a> {
                 continue;
             }
             let Some(errand) = &mut self.errand else { return Ok(Wants::Requests) };
-            if errand.pipe.held() > 0 {
-                match errand.pipe.drain(&*self.socket).map_err(End::Io)? {
+            if errand.holds_bytes() {
+                match errand.give_to(&self.socket).map_err(End::Io)? {
                     Moved::Bytes(_) => self.moved = now,
                     Moved::WouldBlock | Moved::End => return Ok(Wants::Room),
                 }
@@ -270,17 +357,21 @@ impl<'a> Counter<'a> {
             self.serve.copied.fetch_max(errand.most_copied(), Ordering::Relaxed);
             match step {
                 Step::Moved => {}
-                Step::Begun(range) => {
+                Step::Begun(Begun { range, request, previous }) => {
                     if let Some(sample) = errand.take_round_trip() {
                         self.serve.add_round_trip(sample);
                     }
-                    let file = errand.session.file.clone();
-                    let answer = ChunkAnswer { range, total: file.total, validator: &file.validator };
-                    self.answer(|head| answer.write(head))?;
+                    let (callee, file) = (errand.callee.clone(), errand.session.file.clone());
+                    let kept = self.digest.take().filter(|(of, _)| *of == errand.session.id);
+                    let previous = previous.or(kept.map(|(_, digest)| digest));
+                    let (total, validator) = (file.total, &file.validator);
+                    let answer = ChunkAnswer { range, total, validator, previous };
+                    self.sign(&callee, &request, |head| answer.write(head))?;
                 }
-                Step::Refused(reason) => {
-                    let session = errand.session.id;
-                    self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))?;
+                Step::Refused(reason, request) => {
+                    let (session, callee) = (errand.session.id, errand.callee.clone());
+                    let drop = Drop { session, reason, retry_after: 0 };
+                    self.sign(&callee, &request, |head| drop.write_answer(head))?;
                 }
                 Step::Cut => return Err(End::Cut),
                 Step::Wait => return Ok(Wants::Origin),
@@ -306,6 +397,7 @@ impl<'a> Counter<'a> {
         // A session that nobody asks anything of is let go of, and its connection to the origin with it.
         let let_go = self.heard + SILENCE;
         if is_quiet && now >= let_go {
+            self.keep_digest();
             self.errand = None;
         }
         let until = match &mut self.errand {

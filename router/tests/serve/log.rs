@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_router::keys::{KeyPair, base64_encode};
+use bamqp_router::ledger_check::check;
 use bamqp_router::ledger_file::Ledger;
 
-use super::bed::{A, Bed, eventually, id};
+use super::bed::{A, Bed, eventually, id, seed_of};
 use super::origin::{Origin, Reply, bytes};
 use super::{TOTAL, session};
 
@@ -36,7 +38,8 @@ fn what_is_fetched_is_in_the_log_before() {
     let before = BEFORE.lock().unwrap();
     let [first, second, third] = &before[..] else { panic!("{before:?}") };
     let (from, uri) = (line.socket.local_addr().unwrap(), origin.uri());
-    assert!(first.contains("\tINIT\tkey=AQEBAQEBAQEB"), "{first}");
+    let key = base64_encode(KeyPair::from_seed(seed_of(A)).public());
+    assert!(first.contains(&format!("\tINIT\tkey={key}\t")), "{first}");
     assert!(
         first.contains(&format!("\tfrom={from}\tsession={}\tsize={TOTAL}\turi={uri}\t", id(1))),
         "{first}"
@@ -45,6 +48,10 @@ fn what_is_fetched_is_in_the_log_before() {
     assert!(first.contains("\tranges=1000-1999\t"), "{first}");
     assert!(second.contains("\tranges=2000-2999\t"), "{second}");
     assert!(third.contains("\tranges=90000-90000\t"), "{third}");
+    // What the coordinator signed is what stands in the log, and it countersigned the log.
+    let file = std::fs::read_dir(&bed.log_dir).unwrap().next().unwrap().unwrap().path();
+    let report = check(&[file], &[]).unwrap();
+    assert_eq!((report.owner, report.inits), (Some(bed.key), 1));
 }
 
 #[test]
