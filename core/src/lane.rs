@@ -15,23 +15,13 @@ use crate::transfer::Conn;
 pub struct Rate {
     estimate: u64,
     samples: u32,
-    /// Until when the connection counts as young.
-    young_until: Option<Instant>,
-    /// Bytes that were read since the last sample.
-    bytes: u64,
-    /// How long that took before `since`.
-    active: Span,
-    /// Since when bytes could have come, if they can now.
     since: Option<Instant>,
+    young_until: Instant,
+    bytes: u64,
     backlog: u64,
-    /// When bytes were last read, and how many more were expected to be there with them.
-    last: Instant,
-    burst: u64,
 }
 
 impl Rate {
-    /// What is read within this time was there already when the thread woke up.
-    const BURST: Span = Span::from_millis(1);
     /// Long enough to even out that bytes arrive in bursts, short enough to see a link slow down in time.
     const PERIOD: Span = Span::from_millis(40);
 
@@ -40,13 +30,10 @@ impl Rate {
         Self {
             estimate: guess.max(1),
             samples: 0,
-            young_until: None,
-            bytes: 0,
-            active: Span::ZERO,
             since: None,
+            young_until: Instant::default(),
+            bytes: 0,
             backlog: 0,
-            last: Instant::default(),
-            burst: 0,
         }
     }
 
@@ -60,11 +47,9 @@ impl Rate {
         self.samples > 0
     }
 
-    /// A better guess, unless something was measured.
-    pub fn assume(&mut self, guess: u64) {
-        if self.samples == 0 {
-            self.estimate = guess.max(1);
-        }
+    /// Whether bytes flow already, so that it is being measured.
+    pub fn is_begun(&self) -> bool {
+        self.since.is_some()
     }
 
     /// The link may have changed: the next sample counts alone.
@@ -72,74 +57,45 @@ impl Rate {
         *self = Self::new(self.estimate);
     }
 
-    /// The first bytes are there since `at`; `rtt` is the round trip.
-    pub fn begin(&mut self, at: Instant, rtt: Span) {
-        self.young_until.get_or_insert(at + rtt.scale(4, 1));
-    }
-
-    /// We read from now on, if we did not.
-    pub fn start(&mut self, now: Instant) {
-        self.since.get_or_insert(now);
-    }
-
-    /// We read no more, or nothing is due.
-    pub fn stop(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
-            self.active = self.active + now.since(since);
+    /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count. `rtt` is the round trip.
+    pub fn begin(&mut self, at: Instant, pause: Span, rtt: Span) {
+        if self.since.is_none() {
+            self.young_until = at + rtt.scale(4, 1);
         }
+        self.since = Some(self.since.map_or(at, |since| since + pause));
     }
 
-    /// Nothing was due between these moments.
-    pub fn leave_out(&mut self, from: Instant, to: Instant) {
-        if let Some(since) = self.since.take() {
-            self.active = self.active + from.since(since);
-            self.since = Some(since.max(to));
-        }
-    }
-
-    /// Up to `held` bytes may have come in while we did not read for `pause`, and how fast those are read says nothing
-    /// about the link.
-    pub fn came_in(&mut self, pause: Span, held: u64) {
+    /// Reading goes on after we had not read for `pause`: besides, up to `held` bytes may have come in meanwhile, and
+    /// how fast those are read says nothing about the link.
+    pub fn resume(&mut self, pause: Span, held: u64) {
+        self.since = self.since.map(|since| since + pause);
         self.backlog = (self.backlog + bytes_in(pause, self.estimate)).min(held);
     }
 
-    /// `len` bytes were read by `now`; the thread slept until there were `mark` bytes. A sample ends with the last of
-    /// those, or it would be of the time for all of them and the bytes of some.
-    pub fn add(&mut self, now: Instant, len: u64, mark: u64) {
-        if now.since(self.last) > Self::BURST {
-            self.burst = mark;
-        }
-        self.last = now;
-        self.burst = self.burst.saturating_sub(len);
+    /// `len` bytes were read by `now`.
+    pub fn add(&mut self, now: Instant, len: u64) {
         let since = *self.since.get_or_insert(now);
         self.bytes += len;
-        let took = self.active + now.since(since);
-        let caught_up = self.backlog > 0 && self.bytes >= self.backlog;
-        if !caught_up && (took < Self::PERIOD || (self.burst > 0 && took < Self::PERIOD.scale(4, 1))) {
+        let took = now.since(since);
+        if took < Self::PERIOD && (self.backlog == 0 || self.bytes < self.backlog) {
             return;
         }
         let sample = (self.bytes.saturating_mul(1_000_000) / took.as_micros().max(1)).max(1);
         let bytes = core::mem::take(&mut self.bytes);
-        (self.active, self.since) = (Span::ZERO, Some(now));
+        self.since = Some(now);
         if self.backlog > 0 && sample > self.estimate {
             self.backlog = self.backlog.saturating_sub(bytes);
             return;
         }
         self.backlog = 0;
         // A young connection's rate still grows (TCP's slow start): that it brings less than expected says nothing of
-        // the link yet. Later samples are smoothed over about four periods; the first replaces the guess.
-        let is_young = self.young_until.is_some_and(|until| now < until);
+        // the link yet. Later samples are smoothed over about four periods.
+        let is_young = now < self.young_until;
         if is_young && sample <= self.estimate {
             return;
         }
-        let old = match self.samples {
-            _ if is_young => Self::PERIOD.as_micros(),
-            0 => 0,
-            _ => 3 * Self::PERIOD.as_micros(),
-        };
-        let new = took.as_micros().max(1);
-        let sum = self.estimate.saturating_mul(old).saturating_add(sample.saturating_mul(new));
-        self.estimate = (sum / (old + new)).max(1);
+        let weight = if is_young { 2 } else { 4 };
+        self.estimate = (self.estimate * (weight - 1) + sample) / weight;
         self.samples = self.samples.saturating_add(1);
     }
 }

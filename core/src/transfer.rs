@@ -288,8 +288,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let first = todo.advance(1).start;
         let rest = slots.extent(first);
         let original = &mut lanes[0];
-        original.rate.begin(now, own.rtt);
-        original.rate.start(now);
+        original.rate.begin(now, Span::ZERO, own.rtt);
         let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload);
         original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
@@ -403,8 +402,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Up;
             lane.up_since = now;
-            if rate > 0 {
-                lane.rate.assume(rate);
+            if rate > 0 && !lane.rate.is_begun() {
+                lane.rate = crate::lane::Rate::new(rate);
             }
             self.make_room_for_peers(wake);
         }
@@ -477,7 +476,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             .portion_time(self.slots.window() * SLOT_BYTES as u64);
         let track = self.lanes[id.index()].track_mut(conn);
         let Some(chunk) = track.chunks.front() else { return LaneDo::Wait(None) };
-        let (rest, purpose) = (chunk.rest.clone(), chunk.purpose);
+        let rest = chunk.rest.clone();
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
@@ -492,7 +491,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
                 None => {
                     let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
-                    lane.rate.stop(now);
                     lane.blocked_since.get_or_insert(now);
                     return LaneDo::Wait(None);
                 }
@@ -500,11 +498,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         };
         let lane = &mut self.lanes[id.index()];
         if let Some(since) = lane.blocked_since.take() {
-            lane.rate.came_in(now.since(since), owed);
+            lane.rate.resume(now.since(since), owed);
             (lane.main.heard, lane.spare.heard) = (now, now);
-        }
-        if purpose == Purpose::Payload {
-            lane.rate.start(now);
         }
         let len = rest.end.min((index + 1) * SLOT_BYTES as u64) - rest.start;
         let portion = bytes_in(portion, lane.rate.get()).min(MOST_MARK).min(rest.end - rest.start);
@@ -546,10 +541,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             rtt.add(head.at.since(head.sent), !dry);
             // Nor does a wait for the head say anything about the rate; what bytes take between each other does.
             if chunk.purpose == Purpose::Payload {
-                rate.begin(head.at, rtt.get());
-                if head.at.since(track.heard) > Span::from_millis(4) {
-                    rate.leave_out(track.heard, head.at);
-                }
+                let gap = head.at.since(track.heard);
+                rate.begin(head.at, if gap > Span::from_millis(4) { gap } else { Span::ZERO }, rtt.get());
             }
             chunk.begun = true;
             track.heard = track.heard.max(head.at);
@@ -559,7 +552,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             self.last_byte = now;
             self.gap.silent &= id != LaneId::ORIGINAL;
             if chunk.purpose == Purpose::Payload {
-                rate.add(now, len.into(), track.mark);
+                rate.add(now, len.into());
             }
             chunk.rest.start += u64::from(len);
         }

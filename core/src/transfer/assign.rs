@@ -55,7 +55,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let looks_again = self.todo.is_empty() || self.todo.frontier() < self.horizon(id.index());
         let lane = &mut self.lanes[id.index()];
         lane.waiting = Waiting::Work;
-        lane.rate.stop(now);
         if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done) && looks_again {
             lane.waiting = Waiting::No;
             return LaneDo::Wait(Some(now + LOOK_AGAIN));
@@ -157,9 +156,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     fn adopt_own_rate(&mut self, id: LaneId) {
         let measured = self.lanes[LaneId::ORIGINAL.index()].rate;
         let own = &mut self.lanes[id.index()];
-        if own.kind == LaneKind::Own {
-            // Before the cut both connections share the own link.
-            own.rate.assume(if self.cut == super::Cut::Done { measured.get() } else { measured.get() / 2 });
+        if own.kind == LaneKind::Own && !own.rate.is_begun() {
+            own.rate = crate::lane::Rate::new(measured.get() / 2);
         }
     }
 

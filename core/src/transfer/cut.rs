@@ -166,8 +166,9 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some(lane) = self.lanes.get(index) else { return false };
         match lane.kind {
             LaneKind::Original => !self.gap.silent,
-            // Before the cut it warms up its connection beside the original response, so that there is no gap.
-            LaneKind::Own => matches!(self.cut, Cut::Earned | Cut::Done),
+            // Before the cut it warms up its connection beside the original response, so that there is no gap; but not
+            // as long as no peer takes part, or both would bring the same.
+            LaneKind::Own => self.cut == Cut::Done || (self.cut == Cut::Earned && self.gap.end != u64::MAX),
             LaneKind::Peer => !matches!(self.cut, Cut::Refused(_)) && !self.cut_is_late(),
         }
     }

@@ -32,7 +32,7 @@ pub struct Line {
 }
 
 /// A connection to the origin over one line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Flow {
     /// Over which line.
     pub line: LineId,
@@ -44,7 +44,7 @@ pub struct Flow {
     open: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Answer {
     left: u64,
     begins: Instant,
@@ -75,7 +75,7 @@ pub enum NetEvent {
 }
 
 /// All lines and connections.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Net {
     /// The lines by number.
     pub lines: Vec<Line>,

@@ -42,9 +42,27 @@ pub struct Job {
     pub accept: Span,
 }
 
+impl Default for Job {
+    /// A whole MiB over line 0 alone, with the daemon's defaults.
+    fn default() -> Self {
+        Job {
+            own: 0,
+            peers: Vec::new(),
+            range: 0..1 << 20,
+            window: 1 << 20,
+            hold: 128 << 10,
+            socket: 256 << 10,
+            client_rate: 0,
+            accept: Span::from_millis(2),
+        }
+    }
+}
+
 /// What became of a session.
 #[derive(Clone, Debug)]
 pub struct Result {
+    /// The coordinator's line.
+    pub own: LineId,
     /// How it ended.
     pub outcome: Outcome,
     /// When it began.
@@ -152,6 +170,11 @@ pub struct World {
 }
 
 impl World {
+    /// A world of these lines in which nothing has happened yet.
+    pub fn over(net: Net) -> Self {
+        Self { net, ..Self::default() }
+    }
+
     /// The virtual time.
     pub fn now(&self) -> Instant {
         self.now
@@ -500,6 +523,7 @@ impl World {
         let Some(session) = self.sessions.remove(&s) else { return };
         let range = &session.job.range;
         let result = Result {
+            own: session.job.own,
             outcome,
             began: session.began,
             ended: session.last_byte,

@@ -1,0 +1,203 @@
+//! One modelled download, first over the own line alone, then pooled, with what goes wrong in it; reported like
+//! `hostsim run` does, with the reorder metrics. Not responsible for the simulation itself.
+
+use std::time::Duration;
+
+use bamqp_core::time::{Instant, Span};
+use bamqp_core::transfer::{Fault as LaneFault, LaneKind, LaneState, Outcome};
+
+use super::lines::Net;
+use super::options::Options;
+use super::world::{Happening, Job, Result, World};
+use crate::fault::{Fault, router_name};
+use crate::report::{Lane, Phase, Report};
+
+/// The result of one modelled download.
+#[derive(Clone, Debug)]
+pub struct Modelled {
+    report: Report,
+    result: Result,
+}
+
+/// Downloads over `net`'s first line, then over all of them.
+pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
+    let limit: u64 = net.lines.iter().map(|line| line.rate).sum();
+    let size = options.run.size;
+    let own = download(World::over(net.clone()), size, window, Vec::new());
+    let mut world = World::over(net);
+    for fault in &options.run.faults {
+        inject(&mut world, fault);
+    }
+    // A session takes as many lanes as its window bears; the fastest are of the most use.
+    let mut peers: Vec<usize> = (1..world.net.lines.len()).collect();
+    peers.sort_by_key(|&i| std::cmp::Reverse(world.net.lines[i].rate));
+    peers.truncate(bamqp_core::select::MAX_PEERS);
+    if options.peers.is_none() {
+        peers.sort_unstable();
+    }
+    let names: Vec<String> = peers.iter().map(|&i| router_name(i)).collect();
+    let (pooled, faults_met) = download_counted(world, size, window, peers);
+    let timed = options
+        .run
+        .faults
+        .iter()
+        .filter_map(Fault::at)
+        .filter(|&at| at < duration(pooled.ended.since(pooled.began)));
+    let faults_injected = faults_met + timed.count() as u64;
+    let report = Report {
+        seed,
+        size,
+        limit: limit as f64 * 8.0,
+        own: phase(&own, size),
+        pooled: phase(&pooled, size),
+        window_used: pooled.window_used as u32,
+        outcome: Some(format!("{:?}", pooled.outcome).to_lowercase()),
+        faults: options.run.faults.iter().map(|fault| (fault.to_string(), faults_injected > 0)).collect(),
+        faults_injected,
+        lanes: lanes(&pooled, &names),
+    };
+    Modelled { report, result: pooled }
+}
+
+impl Modelled {
+    /// The aligned summary.
+    pub fn summary(&self) -> String {
+        let mut out = self.report.summary();
+        let reorder = &self.result.reorder;
+        out += &format!("{:<11}{:>9} ms\n", "standstill", self.result.standstill.as_millis());
+        out += &format!(
+            "reordering, RFC 5236, over slots of 16 KiB\n  RD   mean displacement {:.2}:",
+            reorder.mean_displacement()
+        );
+        let near = |d: i64| match d {
+            ..-16 => -17,
+            17.. => 17,
+            d => d,
+        };
+        let mut classes = std::collections::BTreeMap::new();
+        for (&d, share) in &reorder.density {
+            *classes.entry(near(d)).or_insert(0.0) += share;
+        }
+        for (d, share) in classes {
+            let name = match d {
+                -17 => "<-16".into(),
+                17 => ">16".into(),
+                d => d.to_string(),
+            };
+            out += &format!(" {name}:{share:.3}");
+        }
+        out += &format!("\n  RBD  mean occupancy {:.2}:", reorder.mean_occupancy());
+        let mut classes = std::collections::BTreeMap::new();
+        for (&n, share) in &reorder.occupancy {
+            *classes.entry(n / 8).or_insert(0.0) += share;
+        }
+        for (class, share) in classes {
+            out += &format!(" {}-{}:{share:.3}", class * 8, class * 8 + 7);
+        }
+        out + "\n"
+    }
+
+    /// One JSON object: that of `hostsim run`.
+    pub fn json(&self) -> String {
+        self.report.json()
+    }
+
+    /// Complete, or ended early because nobody could bring the rest: never anything else.
+    pub fn is_as_it_should(&self) -> bool {
+        matches!(self.result.outcome, Outcome::Complete | Outcome::NoLaneLeft(_))
+    }
+
+    /// How long the pooled download took.
+    pub fn pooled_seconds(&self) -> f64 {
+        self.report.pooled.took.as_secs_f64()
+    }
+
+    /// Bytes of the window in use at most.
+    pub fn window_used(&self) -> u64 {
+        self.report.window_used.into()
+    }
+
+    /// Everything about the pooled download.
+    pub fn result(&self) -> &Result {
+        &self.result
+    }
+}
+
+fn download(world: World, size: u64, window: usize, peers: Vec<usize>) -> Result {
+    download_counted(world, size, window, peers).0
+}
+
+fn download_counted(mut world: World, size: u64, window: usize, peers: Vec<usize>) -> (Result, u64) {
+    let job = Job { peers, range: 0..size, window, ..Job::default() };
+    let number = world.start(Instant::default(), job);
+    // A download that stands still for good is given up by the core after a minute; this is far beyond that.
+    let mut results = world.run(Instant::default() + Span::from_millis(1_000_000_000));
+    let result = results.remove(&number).expect("a session always ends");
+    (result, world.faults_met())
+}
+
+/// Has a fault of `hostsim run` happen to the modelled lines.
+pub fn inject(world: &mut World, fault: &Fault) {
+    let at = |at: Duration| Instant::from_micros(at.as_micros() as u64);
+    let start = Instant::default();
+    match *fault {
+        Fault::Kill { router, at: when } => world.happen(at(when), Happening::Down(router)),
+        Fault::Stall { router, at: when } => world.happen(at(when), Happening::Rate(router, 0)),
+        Fault::Slow { router, at: when, factor } => {
+            let rate = (world.net.lines[router].rate as f64 * factor) as u64;
+            world.happen(at(when), Happening::Rate(router, rate.max(1)));
+        }
+        Fault::CorruptLength { router } => {
+            world.happen(start, Happening::Refuse(router, LaneFault::WrongLength))
+        }
+        Fault::WrongRange { router } => world.happen(start, Happening::Refuse(router, LaneFault::WrongRange)),
+        Fault::Change { at: when } => world.happen(at(when), Happening::Change),
+        Fault::OneShot => {
+            for line in 0..world.net.lines.len() {
+                world.happen(start, Happening::Refuse(line, LaneFault::Status(403)));
+            }
+        }
+        Fault::PerIpLimit { connections } => world.happen(start, Happening::Limit(connections)),
+    }
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_micros(span.as_micros())
+}
+
+fn phase(result: &Result, size: u64) -> Phase {
+    let right = result.outcome == Outcome::Complete && result.bytes == size;
+    Phase {
+        took: duration(result.ended.since(result.began)),
+        first_byte: (result.bytes > 0).then(|| duration(result.first_byte.since(result.began))),
+        received: result.bytes,
+        right,
+        verdict: if right { "each byte once, in order".into() } else { "ended early".into() },
+    }
+}
+
+fn lanes(result: &Result, peers: &[String]) -> Vec<Lane> {
+    let mut peers = peers.iter();
+    let lane = |lane: &bamqp_core::transfer::LaneView| Lane {
+        name: match lane.kind {
+            LaneKind::Original => "A original".into(),
+            LaneKind::Own => "A own".into(),
+            LaneKind::Peer => peers.next().cloned().unwrap_or_default(),
+        },
+        bytes: lane.stats.bytes,
+        requests: lane.stats.requests,
+        timeouts: lane.stats.timeouts,
+        failures: lane.stats.failures,
+        violations: lane.stats.violations,
+        duplicates: lane.stats.duplicates,
+        state: match lane.state {
+            LaneState::Joining => "joining".into(),
+            LaneState::Up => "up".into(),
+            LaneState::Probing => "probing".into(),
+            LaneState::Resting { .. } => "resting".into(),
+            LaneState::Dismissed => "done".into(),
+            LaneState::Left(why) => format!("left: {why}"),
+        },
+    };
+    result.lanes.iter().map(lane).collect()
+}

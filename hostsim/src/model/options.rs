@@ -1,0 +1,80 @@
+//! The options of `hostsim model`. Links, sizes, faults and seed are read as `hostsim run` reads them ([`crate::args`]).
+//! Not responsible for what is done with them.
+
+use pico_args::Arguments;
+
+use crate::args;
+
+/// What `hostsim model --help` prints.
+pub const HELP: &str = "\
+hostsim model: the same core under a virtual clock; the same seed gives the same result
+
+  --links LIST --rtt LIST --size SIZE --window SIZE --fault FAULT --seed N --json
+                  as for hostsim run; size 64MiB if not given
+  --peers N       a neighbourhood of N peers (1 to 100) with random links instead of --links
+  --hours H       H hours (0.01 to 100) in which each household starts downloads now and then, and links get
+                  faster, slower, die and come back
+  --plan          compare the plan with the simple ones of the literature on the same links
+
+Exit code: 0 if every download ended as it should, 1 if not, 2 for wrong arguments.
+";
+
+/// Most peers of a random neighbourhood.
+pub const MAX_PEERS: usize = 100;
+
+/// What `hostsim model` is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// One download.
+    Once,
+    /// So many hours of a neighbourhood.
+    Hours(f64),
+    /// Compare plans.
+    Plan,
+}
+
+/// The options.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to do.
+    pub task: Task,
+    /// A random neighbourhood of so many peers.
+    pub peers: Option<usize>,
+    /// Links, size, window, faults, seed, JSON.
+    pub run: args::Options,
+}
+
+impl Options {
+    /// Reads the options that follow `model`; the error is the line to print.
+    pub fn parse(mut args: Arguments) -> Result<Options, String> {
+        const PEERS: &str = "--peers: expected 1 to 100";
+        const HOURS: &str = "--hours: expected 0.01 to 100, e.g. 1 or 0.5";
+        let peers: Option<usize> = args.opt_value_from_str("--peers").map_err(|_| PEERS.to_string())?;
+        if peers.is_some_and(|n| !(1..=MAX_PEERS).contains(&n)) {
+            return Err(PEERS.into());
+        }
+        let hours: Option<f64> = args.opt_value_from_str("--hours").map_err(|_| HOURS.to_string())?;
+        if hours.is_some_and(|h| !(0.01..=100.0).contains(&h)) {
+            return Err(HOURS.into());
+        }
+        let tasks = [hours.map(Task::Hours), args.contains("--plan").then_some(Task::Plan)];
+        let mut tasks = tasks.into_iter().flatten();
+        let task = tasks.next().unwrap_or(Task::Once);
+        if tasks.next().is_some() {
+            return Err("--hours, --plan: expected one of them".into());
+        }
+        let sized = args.clone().contains("--size");
+        let linked = args.clone().contains("--links");
+        let mut run = args::Options::parse(args)?;
+        if run.file.is_some() {
+            return Err("--file: the model moves no bytes; expected --size".into());
+        }
+        if peers.is_some() && linked {
+            return Err("--links and --peers: expected one of them".into());
+        }
+        if !sized {
+            run.size = 64 << 20;
+        }
+        Ok(Options { task, peers, run })
+    }
+}
