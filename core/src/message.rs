@@ -16,6 +16,7 @@ use crate::http::validator::NoValidator;
 
 pub mod chunk;
 pub mod drop;
+pub mod feedback;
 pub mod hello;
 pub mod init;
 pub mod reason;
@@ -33,6 +34,8 @@ pub enum PeerRequest<'b> {
     Chunk(chunk::Chunk),
     /// `POST /DROP`.
     Drop(drop::Drop),
+    /// `POST /FEEDBACK`.
+    Feedback(feedback::Feedback),
 }
 
 impl<'b> PeerRequest<'b> {
@@ -46,6 +49,7 @@ impl<'b> PeerRequest<'b> {
             ("POST", "/INIT") => init::Init::parse(&request.fields).map(PeerRequest::Init),
             ("GET", "/CHUNK") => chunk::Chunk::parse(&request.fields).map(PeerRequest::Chunk),
             ("POST", "/DROP") => drop::Drop::of_request(&request.fields).map(PeerRequest::Drop),
+            ("POST", "/FEEDBACK") => feedback::Feedback::parse(&request.fields).map(PeerRequest::Feedback),
             _ => Err(MessageError::Unknown),
         }
     }

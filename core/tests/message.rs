@@ -7,9 +7,10 @@ use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::{NoValidator, Validator};
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::{MAX_PEER_HEAD_BYTES, MAX_SERVED_RANGES, MAX_URI_BYTES};
+use bamqp_core::limits::{MAX_LANES, MAX_PEER_HEAD_BYTES, MAX_SERVED_RANGES, MAX_URI_BYTES};
 use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
 use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
 use bamqp_core::message::hello::{self, Details, Hello};
 use bamqp_core::message::init::{Accept, Answer, Decline, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
@@ -137,6 +138,43 @@ fn init_names_the_field_that_is_wrong() {
         let changed = text.replacen(old, new, 1);
         assert_eq!(PeerRequest::parse(&request(&changed)).err(), Some(expected), "{old} -> {new}");
     }
+}
+
+#[test]
+fn feedback() {
+    let part = |number, verdict| Part {
+        router: Fingerprint([number; 16]),
+        verdict,
+        bytes: 1_000_000 * u64::from(number),
+        timeouts: u32::from(number),
+    };
+    let verdicts = [Verdict::Clean, Verdict::Protocol, Verdict::Lie, Verdict::Mismatch];
+    let parts = (1..).zip(verdicts).map(|(number, verdict)| part(number, verdict)).collect();
+    let feedback = Feedback { session: SESSION, parts };
+    let text = write(|head| feedback.write(head, &HOST));
+    let first = format!("BAMQP-Outcome: {};verdict=clean;bytes=1000000;timeouts=1, 0202", "01".repeat(16));
+    assert!(text.starts_with("POST /FEEDBACK HTTP/1.1\r\n") && text.contains(&first), "{text}");
+    match PeerRequest::parse(&request(&text)) {
+        Ok(PeerRequest::Feedback(found)) => assert_eq!(found, feedback),
+        other => panic!("{other:?}"),
+    }
+    let later = text.replacen("timeouts=1", "timeouts=1;mood=good", 1);
+    assert!(PeerRequest::parse(&request(&later)).is_ok());
+    for (old, new) in [
+        ("verdict=clean;", ""),
+        ("=clean", "=cleaner"),
+        ("bytes=1000000", "bytes=-1"),
+        ("timeouts=1", "timeouts=4294967296"),
+        ("timeouts=1", "timeouts"),
+        (", 0202", ", , 0202"),
+        ("0202", "2"),
+    ] {
+        let changed = text.replacen(old, new, 1);
+        let found = PeerRequest::parse(&request(&changed)).err();
+        assert_eq!(found, Some(MessageError::Malformed("BAMQP-Outcome")), "{old} -> {new}");
+    }
+    let parts = (0..MAX_LANES as u8).map(|number| part(number, Verdict::Mismatch)).collect();
+    write(|head| Feedback { session: SESSION, parts }.write(head, &HOST));
 }
 
 #[test]

@@ -273,7 +273,12 @@ impl Peers {
             Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
             None => DropReason::Fault,
         };
-        let drop = |line: &mut Line| ask::drop_session(line, entry.address, call, session.id, reason);
+        let drop = |line: &mut Line| {
+            if session.outcome().is_some() && !session.helpers.is_empty() {
+                ask::feedback(line, entry.address, call, session)?;
+            }
+            ask::drop_session(line, entry.address, call, session.id, reason)
+        };
         match self.over_a_connection(entry, live, line, drop) {
             Ok((mut line, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);

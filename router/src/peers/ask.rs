@@ -12,13 +12,15 @@ use bamqp_core::channel::{Challenge, Outgoing, Reference, Refusal, Tally};
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::{MAX_CLIENT_FIELD_BYTES, MAX_PEER_HEAD_BYTES};
+use bamqp_core::limits::{MAX_CLIENT_FIELD_BYTES, MAX_LANES, MAX_PEER_HEAD_BYTES};
 use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
 use bamqp_core::message::hello::{self, Hello};
 use bamqp_core::message::init::{Answer, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::message::{Fingerprint, MessageError, SessionId};
 use bamqp_core::signature::{SignError, is_signable};
+use bamqp_core::trust::{Conduct, Violation};
 
 use super::{Entry, Keyring, PATIENCE};
 use crate::fetch::Call;
@@ -182,6 +184,42 @@ pub(super) fn init(
 /// What of a client's field goes along: nothing that an INIT could not be signed with, or would be too long with.
 fn told_to_peers(value: Option<&[u8]>) -> Option<&[u8]> {
     value.filter(|value| value.len() <= MAX_CLIENT_FIELD_BYTES && is_signable(value))
+}
+
+/// FEEDBACK: how everybody did, as far as fits.
+pub(super) fn feedback(
+    line: &mut Line,
+    host: SocketAddr,
+    call: &Call,
+    session: &Session,
+) -> Result<(), Trouble> {
+    let part = |(router, conduct, _): (Fingerprint, Conduct, Option<u64>)| Part {
+        router,
+        verdict: match conduct.violation {
+            Some(Violation::Lie) => Verdict::Lie,
+            Some(Violation::Protocol) => Verdict::Protocol,
+            Some(Violation::Mismatches) => Verdict::Mismatch,
+            None if conduct.mismatch.is_some() => Verdict::Mismatch,
+            None => Verdict::Clean,
+        },
+        bytes: conduct.bytes,
+        timeouts: conduct.timeouts,
+    };
+    let parts = session.conducts().into_iter().map(part).take(MAX_LANES).collect();
+    let feedback = Feedback { session: session.id, parts };
+    let link = line.link.get_or_insert_with(|| call.caller.next_link());
+    exchange(
+        &line.socket,
+        |mut head| {
+            feedback.write(&mut head, &host);
+            call.caller.seal(head, link)
+        },
+        |response, reference: Reference| match (call.check(response, &reference), response.status) {
+            (Ok(()), 200) => Ok(()),
+            (Ok(()), status) => Err(MessageError::Status(status).into()),
+            (Err(refusal), _) => Err(Trouble::Unauthentic(refusal)),
+        },
+    )
 }
 
 /// DROP; what the peer served.

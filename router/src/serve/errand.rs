@@ -410,8 +410,8 @@ mod tests {
             let Step::Begun(begun) = outcome(&mut errand) else { panic!("not fetched") };
             assert_eq!((begun.range, begun.request, begun.previous), (0..4, request(1), None));
             assert!(errand.holds_bytes());
-            // From coreutils: printf abcd | sha256sum | xxd -r -p | base64
-            let digest = "sha-256=:iNQmb9QwCGbALxnLVYsxE2AAqzB9jrYCKlvrVC8NUJY=:".parse().unwrap();
+            // printf abcd | openssl dgst -sha256 -binary | base64
+            let digest = "sha-256=:iNQmb9TmM40TuEX88olXnSCciXgjuSF9o+Fhk28DFYk=:".parse().unwrap();
             assert_eq!(errand.take_digest(), Some(digest));
         });
         assert_eq!(session.address(), 2);

@@ -7,10 +7,11 @@ mod origin;
 
 use std::time::Duration;
 
+use bamqp_core::message::Fingerprint;
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
 use bamqp_core::message::hello::Hello;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::trust::{Conduct, Violation};
-use bamqp_router::keys::fingerprint_of;
 use bamqp_router::serve::HOLD_BYTES;
 
 use bed::{A, B, Bed, Line, STRANGER, eventually, id};
@@ -106,14 +107,35 @@ fn a_coordinator_that_is_not_trusted_is_not_worked_for() {
     let (mut a, mut b) = (bed.connect(A), bed.connect(B));
     assert!(a.init(id(1), &origin.uri(), TOTAL).is_ok(), "a newcomer");
     let lie = Conduct { requests: 1, violation: Some(Violation::Lie), ..Conduct::default() };
-    bed.trust.add(fingerprint_of(&[1; 32]), &lie, None);
+    bed.trust.add(a.me.fingerprint(), &lie, None);
     assert_eq!(a.init(id(2), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
     assert!(b.init(id(3), &origin.uri(), TOTAL).is_ok(), "nobody else suffers for it");
     let mismatch = Conduct { requests: 1, mismatch: Some(1), ..Conduct::default() };
-    bed.trust.add(fingerprint_of(&[2; 32]), &mismatch, None);
+    bed.trust.add(b.me.fingerprint(), &mismatch, None);
     assert_eq!(b.init(id(4), &origin.uri(), TOTAL), Err(DeclineReason::Untrusted));
     assert_eq!(bed.trust.forget("b").as_deref(), Some("b"));
     assert!(b.init(id(4), &origin.uri(), TOTAL).is_ok(), "the owner's word");
+}
+
+#[test]
+fn whom_a_coordinator_accuses_is_looked_at_more_closely_and_trusted_as_before() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let (mut line, accused) = (session(&bed, &origin, 1), bed.connect(B).me.fingerprint());
+    let before = bed.trust.standing(accused);
+    let part = |router, verdict| Part { router, verdict, bytes: 0, timeouts: 0 };
+    let of_nobody = part(Fingerprint([9; 16]), Verdict::Lie);
+    for (verdict, expected) in [(Verdict::Clean, false), (Verdict::Mismatch, false), (Verdict::Lie, true)] {
+        let parts = [of_nobody, part(accused, verdict)].into_iter().collect();
+        line.send_in(id(1), |head| Feedback { session: id(1), parts }.write(head, &"peer"));
+        assert_eq!(line.answer().unwrap().status(), 200);
+        let is_accused = bed.trust.views().iter().any(|view| view.alert.is_some());
+        assert_eq!(is_accused, expected, "{verdict}");
+    }
+    assert_eq!(bed.trust.standing(accused).to_string(), before.to_string());
+    line.send_raw(b"POST /FEEDBACK HTTP/1.1\r\nBAMQP-Session: 01010101010101010101010101010101\r\n");
+    line.send_raw(format!("BAMQP-Outcome: {}\r\n\r\n", part(accused, Verdict::Lie)).as_bytes());
+    assert_eq!(line.head().unwrap().status(), 403, "not signed");
 }
 
 #[test]
