@@ -232,8 +232,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let done = |pace: Pace| pace.busy() + pace.time_for(slot);
         let best = self.could_be_asked(run.start).map(|i| done(self.lanes[i].pace())).min()?;
         let urgent = done(me) <= best;
-        if !urgent && !(me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10))
-        {
+        let nearly = me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10);
+        if !(urgent || nearly) {
             return None;
         }
         let end = match conn {

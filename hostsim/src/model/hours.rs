@@ -49,8 +49,8 @@ pub fn simulate(mut world: World, plan: Plan, mut progress: impl FnMut(Span)) ->
     let mut random = Random::new(plan.seed);
     let usual: Vec<u64> = world.net.lines.iter().map(|line| line.rate).collect();
     let mut starts: Vec<(Instant, usize)> = Vec::new();
-    for line in 0..usual.len() {
-        weather(&mut world, &mut random, line, usual[line], plan.span);
+    for (line, &rate) in usual.iter().enumerate() {
+        weather(&mut world, &mut random, line, rate, plan.span);
         // A household starts a download every ten minutes or so.
         let mut at = random.between(0, 600_000_000);
         while at < plan.span.as_micros() {

@@ -86,7 +86,7 @@ pub fn download(mut net: Net, size: u64, plan: Plan) -> Outcome {
     let mut events: BTreeMap<(Instant, u64), super::lines::NetEvent> = BTreeMap::new();
     let mut count = 0;
     loop {
-        for i in 0..run.flows.len() {
+        for (i, shares) in todo.iter_mut().enumerate() {
             if run.current[i].is_none() {
                 let next = match &mut fixed {
                     Some((at, bytes)) if *at < size => {
@@ -95,7 +95,7 @@ pub fn download(mut net: Net, size: u64, plan: Plan) -> Outcome {
                         Some(chunk)
                     }
                     Some(_) => None,
-                    None => todo[i].pop(),
+                    None => shares.pop(),
                 };
                 if let Some((from, to)) = next.filter(|(from, to)| from < to) {
                     net.request(run.now, run.flows[i], &(from..to), None);
