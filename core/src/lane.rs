@@ -244,6 +244,10 @@ pub enum Fault {
     Encoded,
     /// The peer declined the session or dropped out of it.
     Declined,
+    /// The answer is not from the peer that was asked, or was changed on its way. Whose doing it is can't be known.
+    Unauthentic,
+    /// The bytes are not those that the peer's digest is of: they were changed on their way from it.
+    Corrupt,
 }
 
 impl Fault {
@@ -251,6 +255,7 @@ impl Fault {
     pub fn may_pass(self) -> bool {
         match self {
             Fault::Unreachable | Fault::Closed | Fault::Timeout => true,
+            Fault::Unauthentic | Fault::Corrupt => true,
             Fault::Status(status) => status >= 500 || status == 408,
             _ => false,
         }
@@ -276,6 +281,8 @@ impl core::fmt::Display for Fault {
             Fault::WrongLength => f.write_str("wrong-length"),
             Fault::Encoded => f.write_str("encoded"),
             Fault::Declined => f.write_str("declined"),
+            Fault::Unauthentic => f.write_str("unauthentic"),
+            Fault::Corrupt => f.write_str("corrupt"),
         }
     }
 }

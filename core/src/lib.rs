@@ -3,15 +3,19 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod base64;
+pub mod channel;
 pub mod decide;
 pub mod http;
 mod lane;
+pub mod ledger;
 pub mod limits;
 pub mod message;
 pub mod plan;
 pub mod reassemble;
 pub mod refuse;
 pub mod select;
+pub mod signature;
 pub mod time;
 pub mod transfer;
 pub mod trust;

@@ -16,6 +16,10 @@ pub const MAX_FIELDS: usize = 64;
 /// Longest target URI that is pooled; longer ones are relayed (DESIGN section 7).
 pub const MAX_URI_BYTES: usize = 2 * 1024;
 
+/// Longest `User-Agent` and `Accept` of a client that go along to peers; with longer ones an INIT might not fit into a
+/// head together with its signatures.
+pub const MAX_CLIENT_FIELD_BYTES: usize = 256;
+
 /// Longest validator (entity tag or date) that is pooled.
 pub const MAX_VALIDATOR_BYTES: usize = 128;
 
@@ -35,6 +39,15 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// Most ranges that the summary of a session lists; what touches is joined. 16 bytes each, and at most 43 in a
 /// head of [`MAX_PEER_HEAD_BYTES`].
 pub const MAX_SERVED_RANGES: usize = 64;
+
+/// Most ranges of one CHUNK entry of the ledger, of 16 bytes each.
+pub const MAX_LEDGER_RANGES: usize = 64;
+
+/// Longest text of one field of the ledger, unescaped: a message head.
+pub const MAX_LEDGER_TEXT_BYTES: usize = MAX_PEER_HEAD_BYTES;
+
+/// Longest line of the ledger: all of a head and of a URI escaped with five characters a byte, and the rest.
+pub const MAX_LEDGER_LINE_BYTES: usize = 5 * (MAX_LEDGER_TEXT_BYTES + MAX_URI_BYTES) + 8 * 1024;
 
 /// Most sessions with one peer that trust remembers each on its own: 56 bytes each. Of more within twelve hours the two
 /// closest in time are joined, so nothing is forgotten.

@@ -7,6 +7,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 use crate::http::decimal;
 use crate::http::fields::Fields;
 use crate::http::request::Request;
@@ -14,6 +16,7 @@ use crate::http::validator::NoValidator;
 
 pub mod chunk;
 pub mod drop;
+pub mod feedback;
 pub mod hello;
 pub mod init;
 pub mod reason;
@@ -31,6 +34,8 @@ pub enum PeerRequest<'b> {
     Chunk(chunk::Chunk),
     /// `POST /DROP`.
     Drop(drop::Drop),
+    /// `POST /FEEDBACK`.
+    Feedback(feedback::Feedback),
 }
 
 impl<'b> PeerRequest<'b> {
@@ -44,6 +49,7 @@ impl<'b> PeerRequest<'b> {
             ("POST", "/INIT") => init::Init::parse(&request.fields).map(PeerRequest::Init),
             ("GET", "/CHUNK") => chunk::Chunk::parse(&request.fields).map(PeerRequest::Chunk),
             ("POST", "/DROP") => drop::Drop::of_request(&request.fields).map(PeerRequest::Drop),
+            ("POST", "/FEEDBACK") => feedback::Feedback::parse(&request.fields).map(PeerRequest::Feedback),
             _ => Err(MessageError::Unknown),
         }
     }
@@ -89,16 +95,26 @@ hex_id! {
     Fingerprint
 }
 
-fn from_hex(text: &str) -> Result<[u8; 16], NotHex> {
+impl Fingerprint {
+    /// Of an Ed25519 public key.
+    pub fn of(key: &[u8; 32]) -> Fingerprint {
+        let mut half = [0; 16];
+        half.iter_mut().zip(Sha256::digest(key)).for_each(|(to, from)| *to = from);
+        Fingerprint(half)
+    }
+}
+
+/// `N` bytes of `2 N` lower-case hexadecimal digits.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Ok(byte - b'0'),
         b'a'..=b'f' => Ok(byte - b'a' + 10),
         _ => Err(NotHex),
     };
-    if text.len() != 32 {
+    if text.len() != 2 * N {
         return Err(NotHex);
     }
-    let mut bytes = [0; 16];
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         let [high, low] = pair else { return Err(NotHex) };
         *byte = digit(*high)? << 4 | digit(*low)?;
@@ -106,8 +122,8 @@ fn from_hex(text: &str) -> Result<[u8; 16], NotHex> {
     Ok(bytes)
 }
 
-/// 32 lower-case hexadecimal digits; by hand, since the formatting machinery takes 4,000 instructions for them, and they
-/// stand in every CHUNK.
+/// Lower-case hexadecimal digits, two for each byte; by hand, since the formatting machinery takes 4,000 instructions for
+/// 32, and they stand in every CHUNK.
 fn to_hex(bytes: &[u8; 16]) -> [u8; 32] {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut hex = [0; 32];
@@ -117,13 +133,13 @@ fn to_hex(bytes: &[u8; 16]) -> [u8; 32] {
     hex
 }
 
-/// Not 32 lower-case hexadecimal digits.
+/// Not the right number of lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotHex;
 
 impl fmt::Display for NotHex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected 32 lower-case hexadecimal digits")
+        f.write_str("expected lower-case hexadecimal digits, two for each byte")
     }
 }
 
@@ -157,6 +173,19 @@ impl fmt::Display for MessageError {
 }
 
 impl core::error::Error for MessageError {}
+
+/// Whether `value` is displayed as `text`, so that each token is written down once.
+pub(crate) fn is_displayed_as(value: &impl fmt::Display, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.is_empty()
+}
 
 /// The only value of a field.
 fn optional<'b>(fields: &Fields<'b>, name: &'static str) -> Result<Option<&'b str>, MessageError> {

@@ -1,14 +1,16 @@
 //! The messages between routers, written and read again.
 
+use bamqp_core::channel::Challenge;
 use bamqp_core::http::partial::check_partial;
 use bamqp_core::http::request::Request;
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::{NoValidator, Validator};
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::{MAX_PEER_HEAD_BYTES, MAX_SERVED_RANGES, MAX_URI_BYTES};
+use bamqp_core::limits::{MAX_LANES, MAX_PEER_HEAD_BYTES, MAX_SERVED_RANGES, MAX_URI_BYTES};
 use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
 use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
 use bamqp_core::message::hello::{self, Details, Hello};
 use bamqp_core::message::init::{Accept, Answer, Decline, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
@@ -59,7 +61,7 @@ fn hello() {
         PeerRequest::parse(&request(&write(|head| hello::write_request(head, &HOST)))),
         Ok(PeerRequest::Hello)
     ));
-    let stranger = Hello { key: Fingerprint([1; 16]), details: None };
+    let stranger = Hello { key: Fingerprint([1; 16]), details: None, challenge: None };
     let text = write(|head| stranger.write(head));
     assert_eq!(
         text,
@@ -67,13 +69,19 @@ fn hello() {
     );
     assert_eq!(Hello::parse(&response(&text)), Ok(stranger));
     let details = Details { bandwidth: 20_000_000, load: 2, rtt: Span::from_millis(30), losses: 7 };
-    let peer = Hello { details: Some(details), ..stranger };
+    let challenge = Challenge { log_head: [0xab; 32], random: [0xcd; 16] };
+    let peer = Hello { details: Some(details), challenge: Some(challenge), ..stranger };
     let text = write(|head| peer.write(head));
     assert!(text.contains("BAMQP-Quality: rtt=30000, losses=7\r\n"));
+    assert!(text.contains(&format!("BAMQP-Challenge: {}.{}\r\n", "ab".repeat(32), "cd".repeat(16))));
     assert_eq!(Hello::parse(&response(&text)), Ok(peer));
     assert_eq!(
         Hello::parse(&response(&text.replace("losses=7", "losses=x"))),
         Err(MessageError::Malformed("BAMQP-Quality"))
+    );
+    assert_eq!(
+        Hello::parse(&response(&text.replace("cd.", "cd").replace("ab.", "ab"))),
+        Err(MessageError::Malformed("BAMQP-Challenge"))
     );
     assert_eq!(Hello::parse(&response("HTTP/1.1 404 X\r\n\r\n")), Err(MessageError::Status(404)));
 }
@@ -133,6 +141,43 @@ fn init_names_the_field_that_is_wrong() {
 }
 
 #[test]
+fn feedback() {
+    let part = |number, verdict| Part {
+        router: Fingerprint([number; 16]),
+        verdict,
+        bytes: 1_000_000 * u64::from(number),
+        timeouts: u32::from(number),
+    };
+    let verdicts = [Verdict::Clean, Verdict::Protocol, Verdict::Lie, Verdict::Mismatch];
+    let parts = (1..).zip(verdicts).map(|(number, verdict)| part(number, verdict)).collect();
+    let feedback = Feedback { session: SESSION, parts };
+    let text = write(|head| feedback.write(head, &HOST));
+    let first = format!("BAMQP-Outcome: {};verdict=clean;bytes=1000000;timeouts=1, 0202", "01".repeat(16));
+    assert!(text.starts_with("POST /FEEDBACK HTTP/1.1\r\n") && text.contains(&first), "{text}");
+    match PeerRequest::parse(&request(&text)) {
+        Ok(PeerRequest::Feedback(found)) => assert_eq!(found, feedback),
+        other => panic!("{other:?}"),
+    }
+    let later = text.replacen("timeouts=1", "timeouts=1;mood=good", 1);
+    assert!(PeerRequest::parse(&request(&later)).is_ok());
+    for (old, new) in [
+        ("verdict=clean;", ""),
+        ("=clean", "=cleaner"),
+        ("bytes=1000000", "bytes=-1"),
+        ("timeouts=1", "timeouts=4294967296"),
+        ("timeouts=1", "timeouts"),
+        (", 0202", ", , 0202"),
+        ("0202", "2"),
+    ] {
+        let changed = text.replacen(old, new, 1);
+        let found = PeerRequest::parse(&request(&changed)).err();
+        assert_eq!(found, Some(MessageError::Malformed("BAMQP-Outcome")), "{old} -> {new}");
+    }
+    let parts = (0..MAX_LANES as u8).map(|number| part(number, Verdict::Mismatch)).collect();
+    write(|head| Feedback { session: SESSION, parts }.write(head, &HOST));
+}
+
+#[test]
 fn accept_and_decline() {
     let accept =
         Accept { target: Uri::parse("http://a.example/f").unwrap(), bandwidth: 5_000_000, hold: 131_072 };
@@ -182,7 +227,7 @@ fn chunk() {
 
 #[test]
 fn the_answer_to_a_chunk_passes_the_check_of_every_206() {
-    let answer = ChunkAnswer { range: 5..10, total: 11, validator: &tag() };
+    let answer = ChunkAnswer { range: 5..10, total: 11, validator: &tag(), previous: None };
     let text = write(|head| answer.write(head));
     assert_eq!(check_partial(&response(&text), &(5..10), 11, &tag()), Ok(()));
 }

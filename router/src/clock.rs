@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
+use bamqp_core::ledger::Time;
 use bamqp_core::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,6 +30,12 @@ pub fn now() -> Instant {
 /// The same moment as the system's calls take it.
 pub fn to_std(instant: Instant) -> StdInstant {
     origin() + Duration::from_micros(instant.as_micros())
+}
+
+/// What the system believes to be the time of day.
+pub fn time_of_day() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Time::from_seconds(since.map_or(0, |since| since.as_secs()))
 }
 
 /// Seconds since the router's boot.

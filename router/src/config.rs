@@ -18,6 +18,9 @@ use crate::uci::{Statement, statement};
 /// (`session::SLOTS`) beside what peers hold.
 pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=12 * 1024 * 1024;
 
+/// Smallest and largest `log_size`: twice the longest entry, and what nobody's flash holds.
+pub const LOG_SIZE_RANGE: core::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -33,8 +36,12 @@ pub struct Config {
     pub key: PathBuf,
     /// Directory of what is to outlast a reboot. Default: `/etc/bamqp`.
     pub state_dir: PathBuf,
-    /// Directory of the log. Default: `/var/log/bamqp`.
+    /// Directory of the log, on flash: OpenWrt's `/var` is gone after a reboot. Default: `log` in `state_dir`.
     pub log_dir: PathBuf,
+    /// Most bytes of one file of the log, within [`LOG_SIZE_RANGE`]. Default: 256 KiB.
+    pub log_size: u64,
+    /// Most files of the log; the oldest goes first. Default: 4.
+    pub log_files: u16,
     /// Memory for one download's bytes; whole slots, within [`WINDOW_RANGE`]. Default: 1 MiB.
     pub window: u32,
     /// Smallest download that is pooled, in bytes. Default: 1 MiB.
@@ -91,7 +98,9 @@ impl Default for Config {
             wan_address: None,
             key: "/etc/bamqp/key".into(),
             state_dir: "/etc/bamqp".into(),
-            log_dir: "/var/log/bamqp".into(),
+            log_dir: "/etc/bamqp/log".into(),
+            log_size: 256 * 1024,
+            log_files: 4,
             window: 1024 * 1024,
             min_size: 1024 * 1024,
             allow_private: Vec::new(),
@@ -262,7 +271,7 @@ const RANGE: &str = "an address range, such as 10.0.0.0/24 or fd00::/8";
 const PORT: &str = "a port from 1 to 65535";
 const ABSOLUTE: &str = "a path that starts with /";
 const COUNT: &str = "a number from 1 to 1000";
-const MAIN_OPTIONS: &str = "enabled, listen, peer_listen, wan_address, key, state_dir, log_dir, window, min_size, \
+const MAIN_OPTIONS: &str = "enabled, listen, peer_listen, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
      allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions";
 const PEER_OPTIONS: &str = "address, public_key";
 
@@ -328,7 +337,9 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     config.wan_address = s.one("wan_address", "an address of this router, such as 203.0.113.5", specific)?;
     set(&mut config.key, s.one("key", ABSOLUTE, absolute)?);
     set(&mut config.state_dir, s.one("state_dir", ABSOLUTE, absolute)?);
-    set(&mut config.log_dir, s.one("log_dir", ABSOLUTE, absolute)?);
+    config.log_dir = s.one("log_dir", ABSOLUTE, absolute)?.unwrap_or_else(|| config.state_dir.join("log"));
+    set(&mut config.log_size, s.one("log_size", "a number of bytes from 64K to 1G", log_size)?);
+    set(&mut config.log_files, s.one("log_files", COUNT, count)?);
     set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 12M", window)?);
     set(&mut config.min_size, s.one("min_size", SIZE, size)?);
     set(&mut config.allow_private, s.many("allow_private", RANGE, parsed)?);
@@ -394,6 +405,10 @@ fn size(text: &str) -> Option<u64> {
 
 fn bits(text: &str) -> Option<u64> {
     number(text, &[('K', 1000), ('k', 1000), ('M', 1_000_000), ('G', 1_000_000_000)])
+}
+
+fn log_size(text: &str) -> Option<u64> {
+    size(text).filter(|bytes| LOG_SIZE_RANGE.contains(bytes))
 }
 
 fn window(text: &str) -> Option<u32> {

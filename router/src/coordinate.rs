@@ -23,6 +23,7 @@ use crate::daemon::Shared;
 use crate::fetch::{Fetcher, File, Source};
 use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
+use crate::ledger_file::SessionRecord;
 use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::relay::{self, Pump, RelayError};
 use crate::serve::HOLD_BYTES;
@@ -94,6 +95,7 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
     };
     let outcome = serve_client(&session, job.client);
     remember(shared, &session);
+    log_session(shared, &session);
     shared.sessions.end(&session);
     log::info!("session {}: {outcome:?}", session.id);
     match outcome {
@@ -191,6 +193,17 @@ fn remember(shared: &Shared, session: &Session) {
     }
     for (key, conduct, rate) in session.conducts() {
         shared.trust.add(key, &conduct, rate);
+    }
+}
+
+/// The ledger tells who was asked to fetch for this household, and pins the ledgers of those who did.
+fn log_session(shared: &Shared, session: &Session) {
+    let Some(ledger) = &shared.ledger else { return };
+    let (id, file) = (session.id, &session.file);
+    let (uri, peers) = (file.uri.as_str(), session.joined());
+    let record = SessionRecord { session: id, size: file.total, range: &session.range, uri, peers: &peers };
+    if let Err(error) = ledger.append_session(&record) {
+        log::warn!("session {id} is not in the log: {error}");
     }
 }
 

@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::WeakKey;
 use bamqp_core::refuse::Refuse;
 
 use crate::answer::{self, Trouble};
 use crate::config::Config;
 use crate::control::Control;
+use crate::keyring::Keyring;
 use crate::keys::KeyPair;
+use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
@@ -34,8 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Shared {
     /// The configuration, with the addresses as they were given.
     pub config: Config,
-    /// The router's key.
-    pub key: KeyPair,
+    /// The router's key, and what is agreed with its peers.
+    pub keyring: Arc<Keyring>,
     /// Our pseudonym in `Via`: a token that no other router has.
     pub via: String,
     /// Which addresses may be reached.
@@ -46,6 +49,8 @@ pub struct Shared {
     pub trust: Arc<TrustStore>,
     /// The neighbours that help.
     pub peers: Peers,
+    /// Who asked for what; `None` for one that has no peers and serves none.
+    pub ledger: Option<Arc<Ledger>>,
     /// What other routers may ask of this one.
     pub serve: Serve,
     /// The pooled downloads of this household.
@@ -88,6 +93,10 @@ pub struct Daemon {
 pub enum StartError {
     /// It can't listen there.
     Listen(SocketAddr, io::Error),
+    /// The ledger can't be written.
+    Ledger(ledger_file::OpenError),
+    /// The router's key is of no use.
+    Key(WeakKey),
     /// The system gives no threads or descriptors.
     System(io::Error),
 }
@@ -96,6 +105,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
+            Self::Ledger(error) => write!(f, "{error}"),
+            Self::Key(error) => write!(f, "the router's own key: {error}"),
             Self::System(error) => write!(f, "can't start: {error}"),
         }
     }
@@ -131,12 +142,25 @@ impl Daemon {
         let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
         let trust = Arc::new(TrustStore::open(&config));
+        let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
+        let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
+        let ledger = (!is_alone).then(|| Ledger::open(&config, key.public()).map(Arc::new));
+        let ledger = ledger.transpose().map_err(StartError::Ledger)?;
         let shared = Arc::new(Shared {
-            peers: Peers::new(&config, trust.clone()).map_err(StartError::System)?,
-            serve: Serve::new(&config, key.fingerprint(), &via, gate.clone(), live.clone(), trust.clone()),
+            peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
+            serve: Serve::new(
+                &config,
+                keyring.clone(),
+                &via,
+                gate.clone(),
+                live.clone(),
+                trust.clone(),
+                ledger.clone(),
+            ),
+            ledger,
             trust,
             config,
-            key,
+            keyring,
             via,
             gate,
             live,
@@ -193,7 +217,12 @@ impl Daemon {
         drop(self);
     }
 
-    /// Waits until the daemon ends, which it doesn't by itself.
+    /// What ends [`Daemon::wait`].
+    pub fn ender(&self) -> Arc<Waker> {
+        self.stop.clone()
+    }
+
+    /// Waits until [`Daemon::ender`] is poked, and stops. By itself it ends only if nothing can be accepted any more.
     pub fn wait(mut self) {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -209,7 +238,14 @@ impl Drop for Daemon {
         }
         self.control.stop();
         self.shared.peers.stop();
+        if let Some(ledger) = &self.shared.ledger {
+            // First, because a thread may still wait for the resolver. An error shows again when it is closed.
+            let _ = ledger.flush();
+        }
         self.shared.live.stop();
+        if let Some(ledger) = &self.shared.ledger {
+            ledger.stop();
+        }
         self.shared.trust.close();
     }
 }

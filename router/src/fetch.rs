@@ -2,13 +2,15 @@
 //! checks each answer's head, hands out the bytes. Not responsible for which ranges, nor for waiting: it never
 //! blocks, and says what to wait for.
 
-mod splice;
+mod ahead;
+mod call;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use bamqp_core::channel::{Outgoing, Reference};
 use bamqp_core::http::forward::{RangeGet, keeps_alive};
 use bamqp_core::http::partial::{PartialError, check_partial};
 use bamqp_core::http::response::Response;
@@ -18,8 +20,6 @@ use bamqp_core::http::write::HeadWriter;
 use bamqp_core::limits::{MAX_PEER_HEAD_BYTES, MAX_PIPELINE};
 use bamqp_core::message::SessionId;
 use bamqp_core::message::chunk::Chunk;
-use bamqp_core::message::drop::Drop;
-use bamqp_core::message::reason::DropReason;
 use bamqp_core::time::Instant;
 use bamqp_core::transfer::{Fault, HeadTimes};
 use heapless::Deque;
@@ -28,6 +28,9 @@ use crate::clock;
 use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
+
+use self::call::Talk;
+pub use self::call::{Call, Served};
 
 /// The file that is fetched, and how it is asked for.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub enum Source {
         address: SocketAddr,
         /// Where the connection comes from.
         from: Option<IpAddr>,
+        /// The session's authenticated channel.
+        call: Arc<Call>,
     },
 }
 
@@ -93,6 +98,8 @@ enum Pipelining {
 struct Ask {
     range: Range<u64>,
     sent: Option<Instant>,
+    /// What a peer's answer refers to, once it was sent.
+    reference: Option<Reference>,
 }
 
 /// One connection with its requests. All memory is taken when it is made.
@@ -118,13 +125,14 @@ pub struct Fetcher {
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     mark: usize,
+    /// What is known of the peer's side of this connection.
+    talk: Talk,
     /// What went wrong after bytes that were still good: the next call tells.
     broken: Option<Fault>,
 }
 
 impl Fetcher {
-    /// For `file` from `source`. `socket` is a connection that stands; without one, [`Self::ask`] makes it (to an
-    /// origin).
+    /// For `file` from `source`. `socket` is a connection that stands; without one, [`Self::ask`] makes it.
     pub fn new(file: Arc<File>, source: Source, socket: Option<Arc<TcpStream>>) -> Self {
         // To a peer, which speaks as we do, the next request may always be on its way.
         let pipelining =
@@ -146,8 +154,16 @@ impl Fetcher {
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             mark: 1,
+            talk: Talk::default(),
             broken: None,
         }
+    }
+
+    /// For a peer's session on the connection on which it accepted.
+    pub fn joined(file: Arc<File>, source: Source, socket: Arc<TcpStream>, link: Outgoing) -> Self {
+        let mut fetcher = Self::new(file, source, Some(socket));
+        fetcher.talk = Talk::on(link);
+        fetcher
     }
 
     /// For the rest of an answer whose head was read elsewhere: `range` comes next on `socket`.
@@ -155,7 +171,7 @@ impl Fetcher {
         let mut fetcher = Self::new(file, source, Some(socket));
         fetcher.body = Some(range.end - range.start);
         fetcher.closes = true;
-        let _ = fetcher.asks.push_back(Ask { range, sent: Some(clock::now()) });
+        let _ = fetcher.asks.push_back(Ask { range, sent: Some(clock::now()), reference: None });
         fetcher
     }
 
@@ -167,7 +183,7 @@ impl Fetcher {
         if self.asks.is_empty() {
             self.forget_if_closed();
         }
-        self.asks.push_back(Ask { range, sent: None }).map_err(|_| Fault::Malformed)?;
+        self.asks.push_back(Ask { range, sent: None, reference: None }).map_err(|_| Fault::Malformed)?;
         if self.socket.is_none() {
             self.connect(live)?;
         }
@@ -194,14 +210,27 @@ impl Fetcher {
         Some((self.socket.as_deref()?, flags))
     }
 
-    /// Gives up the connection to whoever uses it next; `None` if it is not clean.
-    pub fn into_clean_socket(self) -> Option<Arc<TcpStream>> {
+    /// Gives up the connection to whoever uses it next; `None` if it is not clean. With it the numbers of requests on it,
+    /// if it leads to a peer.
+    pub fn into_clean_socket(self) -> Option<(Arc<TcpStream>, Option<Outgoing>)> {
         let clean =
             self.connected && self.asks.is_empty() && self.unsent.is_empty() && self.inbox.data().is_empty();
         if let Some(socket) = self.socket.as_deref().filter(|_| self.mark != 1) {
             let _ = net::set_rcvlowat(socket, 1);
         }
-        self.socket.filter(|_| clean && !self.closes)
+        let socket = self.socket.filter(|_| clean && !self.closes)?;
+        Some((socket, self.talk.into_link()))
+    }
+
+    /// Hashes what a peer brings from now on, and compares it with the digests that the peer tells: an answer's with the
+    /// next one. Costs some 40 instructions a byte on a small device (DESIGN section 8), so it is for suspicions.
+    pub fn check_digests(&mut self) {
+        self.talk.check_digests();
+    }
+
+    /// The last chunk of which the peer told the digest, once: what it can't deny having served.
+    pub fn take_served(&mut self) -> Option<Served> {
+        self.talk.take_served()
     }
 
     /// Waking up is worth it for `bytes` of the present answer or what is left of it.
@@ -257,6 +286,7 @@ impl Fetcher {
                 }
                 bytes => bytes,
             };
+            self.talk.came(buffer.get(..got).unwrap_or_default());
             self.body = Some(left - got as u64);
             if left == got as u64 {
                 self.finish_answer(live);
@@ -284,7 +314,9 @@ impl Fetcher {
     /// The oldest range is complete: the next answer follows, or the connection ends.
     fn finish_answer(&mut self, live: &Live) {
         self.body = None;
-        self.asks.pop_front();
+        if let Some(ask) = self.asks.pop_front() {
+            self.talk.finished(ask.range);
+        }
         self.answered += 1;
         let closes = self.closes;
         if closes {
@@ -303,11 +335,17 @@ impl Fetcher {
         (self.connected, self.closes, self.answered, self.mark) = (false, false, 0, 1);
         self.unsent = 0..0;
         self.inbox.consume(usize::MAX);
-        self.asks.iter_mut().for_each(|ask| ask.sent = None);
+        self.asks.iter_mut().for_each(|ask| (ask.sent, ask.reference) = (None, None));
     }
 
     fn connect(&mut self, live: &Live) -> Result<(), Fault> {
-        let (Source::Origin { address, from, .. } | Source::Peer { address, from, .. }) = &self.source;
+        let (address, from) = match &self.source {
+            Source::Origin { address, from, .. } => (address, from),
+            Source::Peer { address, from, call, .. } => {
+                self.talk.move_to(call.caller.next_link());
+                (address, from)
+            }
+        };
         let socket = net::start_connect(*address, *from).map_err(|_| Fault::Unreachable)?;
         self.socket = Some(live.add(socket).map_err(|_| Fault::Unreachable)?);
         Ok(())
@@ -333,10 +371,11 @@ impl Fetcher {
             let waits = self.asks.iter().position(|ask| ask.sent.is_none());
             let may = |place: usize| place == 0 || (self.pipelining == Pipelining::Works && !self.closes);
             let Some(place) = waits.filter(|&place| may(place)) else { return Ok(()) };
-            let Some(ask) = self.asks.iter_mut().nth(place) else { return Ok(()) };
-            ask.sent = Some(clock::now());
-            let range = ask.range.clone();
-            self.write_request(range)?;
+            let Some(range) = self.asks.iter().nth(place).map(|ask| ask.range.clone()) else { return Ok(()) };
+            let reference = self.write_request(range)?;
+            if let Some(ask) = self.asks.iter_mut().nth(place) {
+                (ask.sent, ask.reference) = (Some(clock::now()), reference);
+            }
         }
     }
 
@@ -353,22 +392,28 @@ impl Fetcher {
         Ok(true)
     }
 
-    fn write_request(&mut self, range: Range<u64>) -> Result<(), Fault> {
+    fn write_request(&mut self, range: Range<u64>) -> Result<Option<Reference>, Fault> {
         let mut head = HeadWriter::new(&mut self.outbox);
-        match &self.source {
+        let (length, reference) = match &self.source {
             Source::Origin { via, .. } => {
                 let uri = Uri::parse(&self.file.uri).map_err(|_| Fault::Malformed)?;
                 let (user_agent, accept) = (self.file.user_agent.as_deref(), self.file.accept.as_deref());
                 RangeGet { uri: &uri, range, validator: &self.file.validator, user_agent, accept, via }
                     .write(&mut head);
+                (head.finish().map_err(|_| Fault::Malformed)?, None)
             }
-            Source::Peer { session, .. } => Chunk { session: *session, range }.write(&mut head, &"bamqp"),
-        }
-        self.unsent = 0..head.finish().map_err(|_| Fault::Malformed)?;
+            Source::Peer { session, call, .. } => {
+                Chunk { session: *session, range }.write(&mut head, &"bamqp");
+                let link = self.talk.link().ok_or(Fault::Closed)?;
+                let (length, reference) = call.caller.seal(head, link).map_err(|_| Fault::Malformed)?;
+                (length, Some(reference))
+            }
+        };
+        self.unsent = 0..length;
         if let Some(socket) = self.socket.clone() {
             self.flush(&socket)?;
         }
-        Ok(())
+        Ok(reference)
     }
 
     /// Reads and checks the head of the oldest range's answer; false if it isn't all there yet.
@@ -406,10 +451,8 @@ impl Fetcher {
                 self.inbox.consume(length);
                 continue;
             }
-            if response.status != 206 && matches!(self.source, Source::Peer { .. }) {
-                return Err(
-                    Drop::of_answer(&response).map_or(Fault::Malformed, |drop| drop_fault(drop.reason))
-                );
+            if let Source::Peer { call, .. } = &self.source {
+                self.talk.answered(call, &response, ask.reference.as_ref())?;
             }
             check_partial(&response, &ask.range, self.file.total, &self.file.validator).map_err(fault)?;
             let closes = !keeps_alive(&response.fields, response.version);
@@ -446,18 +489,5 @@ fn fault(error: PartialError) -> Fault {
         PartialError::WrongRange => Fault::WrongRange,
         PartialError::WrongLength => Fault::WrongLength,
         PartialError::Encoded | PartialError::Multipart => Fault::Encoded,
-    }
-}
-
-/// What a peer's refusal of a chunk means for its lane.
-fn drop_fault(reason: DropReason) -> Fault {
-    match reason {
-        DropReason::OriginStatus(status) => Fault::Status(status),
-        DropReason::OriginChanged => Fault::Changed,
-        DropReason::OriginUnreachable => Fault::Unreachable,
-        DropReason::OriginUnusable => Fault::Unproven,
-        // It was restarted, or has not heard of us for too long: it may be asked anew.
-        DropReason::UnknownSession => Fault::Closed,
-        _ => Fault::Declined,
     }
 }

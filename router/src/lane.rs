@@ -10,7 +10,7 @@ use bamqp_core::transfer::{Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind};
 
 use crate::clock;
 use crate::daemon::Shared;
-use crate::fetch::{Fetcher, Progress, Source};
+use crate::fetch::{Call, Fetcher, Progress, Source};
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
 
@@ -31,8 +31,8 @@ pub struct Lane {
     id: LaneId,
     link: Link,
     connections: [Option<Box<Fetcher>>; 2],
-    /// Whether the peer has accepted, so that it is to be told when the session is over.
-    has_joined: bool,
+    /// The channel to a peer that has accepted, so that it is to be told when the session is over.
+    call: Option<Arc<Call>>,
 }
 
 impl Lane {
@@ -42,7 +42,7 @@ impl Lane {
             Link::Original(fetcher) => (Link::Own(fetcher.source().clone()), Some(fetcher)),
             other => (other, None),
         };
-        Self { shared, session, id, link, connections: [original, None], has_joined: false }
+        Self { shared, session, id, link, connections: [original, None], call: None }
     }
 
     /// Works until the session is over or the lane is out of it.
@@ -86,10 +86,11 @@ impl Lane {
     fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
         match self.shared.peers.join(peer, &self.session, &self.shared.live) {
             Ok(joined) => {
-                self.has_joined = true;
-                let source =
-                    Source::Peer { session: self.session.id, address: joined.address, from: joined.from };
-                let fetcher = Fetcher::new(self.session.file.clone(), source, Some(joined.socket));
+                self.call = Some(joined.call.clone());
+                let (session, address, from) = (self.session.id, joined.address, joined.from);
+                let source = Source::Peer { session, address, from, call: joined.call };
+                let file = self.session.file.clone();
+                let fetcher = Fetcher::joined(file, source, joined.socket, joined.link);
                 self.connections[0] = Some(Box::new(fetcher));
                 LaneEvent::Ready { rate: joined.bandwidth / 8, hold: joined.hold }
             }
@@ -209,8 +210,8 @@ impl Lane {
         };
         let socket = self.connections[0].take().and_then(|main| main.into_clean_socket());
         self.close();
-        if self.has_joined {
-            self.shared.peers.leave(peer, &self.session, socket, &self.shared.live);
+        if let Some(call) = &self.call {
+            self.shared.peers.leave(peer, &self.session, call, socket, &self.shared.live);
         }
     }
 }

@@ -1,13 +1,20 @@
 //! The `bamqp` command: arguments in, exit code out.
 
+mod log_command;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 
 use bamqp_router::config::Config;
 use bamqp_router::control;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, base64_encode};
+use bamqp_router::live::STACK_BYTES;
+use bamqp_router::signals::Signals;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
@@ -16,6 +23,7 @@ BAMQP: routers of neighbours pool their links for one download
 
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
+bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
 bamqp status|peers|trust [--json] [--config FILE]
                              what the running daemon knows: its downloads, the other routers, and how far it trusts them
 bamqp trust forget PEER      the peer of this name or key begins anew
@@ -24,7 +32,7 @@ bamqp --help | --version
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
 
-const COMMANDS: &str = "run, keygen, status, peers or trust";
+const COMMANDS: &str = "run, keygen, status, peers, trust or log";
 
 /// Where OpenWrt keeps the configuration.
 const CONFIG: &str = "/etc/config/bamqp";
@@ -50,13 +58,17 @@ fn main() -> ExitCode {
 fn command() -> Result<(), Failure> {
     let usage = |error: pico_args::Error| Failure::Usage(error.to_string());
     let mut args = pico_args::Arguments::from_env();
+    let subcommand = args.subcommand().map_err(usage)?;
+    if subcommand.as_deref() == Some("log") {
+        return log_command::run(args);
+    }
     if args.contains(["-h", "--help"]) {
         return print(HELP);
     }
     if args.contains(["-V", "--version"]) {
         return print(concat!("bamqp ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    match args.subcommand().map_err(usage)?.as_deref() {
+    match subcommand.as_deref() {
         Some("run") => {
             let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
             let config = config.ok_or_else(|| Failure::Usage("expected run --config FILE".into()))?;
@@ -120,8 +132,7 @@ fn keygen(path: &Path) -> Result<(), Failure> {
     print(&format!("{}\n", base64_encode(pair.public())))
 }
 
-/// SIGTERM and SIGINT end the process at once: nothing is in memory that would have to be saved, and the system
-/// closes the connections.
+/// SIGTERM and SIGINT stop the daemon, which saves what it still has in memory; the second one ends the process at once.
 fn run(file: &Path) -> Result<(), Failure> {
     SimpleLogger::new().with_level(LevelFilter::Info).env().init().map_err(failed)?;
     let config = Config::load(file).map_err(failed)?;
@@ -131,6 +142,7 @@ fn run(file: &Path) -> Result<(), Failure> {
     }
     let key = KeyPair::load_or_create(&config.key).map_err(failed)?;
     log::info!("this router is {} with public key {}", key.fingerprint(), base64_encode(key.public()));
+    let signals = Signals::hold_back().map_err(failed)?;
     if let Err(error) = std::fs::create_dir_all(&config.state_dir) {
         log::warn!("state_dir {}: {error}", config.state_dir.display());
     }
@@ -138,6 +150,22 @@ fn run(file: &Path) -> Result<(), Failure> {
     for address in daemon.client_addresses() {
         log::info!("clients: http://{address}");
     }
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let (ender, asked) = (daemon.ender(), is_asked.clone());
+    let waiting = Builder::new().name("signals".into()).stack_size(STACK_BYTES).spawn(move || {
+        if signals.wait().is_ok() {
+            log::info!("stopping");
+            asked.store(true, Ordering::Relaxed);
+            ender.poke();
+        }
+        if signals.wait().is_ok() {
+            std::process::exit(1);
+        }
+    });
+    waiting.map_err(failed)?;
     daemon.wait();
+    if is_asked.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     Err(Failure::Failed("the daemon ended by itself".into()))
 }

@@ -336,18 +336,6 @@ impl Pipe {
         result
     }
 
-    /// Takes in as much of `bytes` (not empty) as fits: what was read from a connection together with something else.
-    ///
-    /// # Errors
-    /// What the system says of the pipe.
-    pub fn push(&mut self, bytes: &[u8]) -> io::Result<Moved> {
-        let result = moved(rustix::io::write(&self.write, bytes).map_err(io::Error::from));
-        if let Ok(Moved::Bytes(bytes)) = result {
-            self.held += bytes;
-        }
-        result
-    }
-
     /// Gives what it holds to `to`, as much as that takes; `End` if it holds nothing.
     ///
     /// # Errors

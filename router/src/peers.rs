@@ -13,8 +13,9 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::Outgoing;
 use bamqp_core::message::Fingerprint;
-use bamqp_core::message::hello::{self, Details, Hello};
+use bamqp_core::message::hello::Details;
 use bamqp_core::message::reason::DropReason;
 use bamqp_core::select::Verdict;
 use bamqp_core::time::Span;
@@ -22,12 +23,15 @@ use bamqp_core::transfer::{Fault, Outcome};
 
 use crate::clock;
 use crate::config::Config;
+use crate::fetch::Call;
+use crate::keyring::Keyring;
 use crate::live::Live;
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::session::Session;
 use crate::trust_store::TrustStore;
 
 pub use self::ask::Trouble;
+use self::ask::{Accepted, Line};
 pub use self::choose::PeerView;
 
 /// Between two HELLOs.
@@ -39,10 +43,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// How long a connection or an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Seconds for which a peer is not asked whose answers are not its own.
+const UNAUTHENTIC_FOR: u32 = 60;
+
 /// All configured peers, in the order of the configuration.
 #[derive(Debug)]
 pub struct Peers {
     entries: Vec<Entry>,
+    keyring: Arc<Keyring>,
     trust: Arc<TrustStore>,
     /// Where connections to peers come from: the address by which they know us.
     from: Option<IpAddr>,
@@ -51,6 +59,8 @@ pub struct Peers {
 
 #[derive(Debug)]
 struct Entry {
+    /// Its place in the configuration.
+    place: usize,
     name: String,
     address: SocketAddr,
     key: Fingerprint,
@@ -62,7 +72,7 @@ struct Entry {
 #[derive(Debug)]
 struct Record {
     state: PeerState,
-    parked: Option<Arc<TcpStream>>,
+    parked: Option<Line>,
     not_before: Option<bamqp_core::time::Instant>,
     /// Segments that its internet link lost between its last two HELLOs.
     losses: u64,
@@ -97,15 +107,19 @@ pub struct Joined {
     pub bandwidth: u64,
     /// Bytes that it can hold.
     pub hold: u32,
+    /// The session's authenticated channel.
+    pub call: Arc<Call>,
+    /// Numbers the requests on that connection.
+    pub link: Outgoing,
 }
 
 impl Peers {
-    /// The peers of a configuration, all of them not tried yet.
+    /// The peers of a configuration, all of them not tried yet; `keyring` has their keys.
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new(config: &Config, trust: Arc<TrustStore>) -> io::Result<Self> {
-        let entry = |peer: &crate::config::Peer| {
+    pub fn new(config: &Config, keyring: Arc<Keyring>, trust: Arc<TrustStore>) -> io::Result<Self> {
+        let entry = |(place, peer): (usize, &crate::config::Peer)| {
             let record = Record {
                 state: PeerState::Down(Arc::new(Trouble::NotTried)),
                 parked: None,
@@ -114,6 +128,7 @@ impl Peers {
                 verdict: None,
             };
             Ok(Entry {
+                place,
                 name: peer.name.clone(),
                 address: peer.address,
                 key: crate::keys::fingerprint_of(&peer.public_key),
@@ -122,8 +137,8 @@ impl Peers {
             })
         };
         let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
-        Ok(Self { entries, trust, from, stop: Waker::new()? })
+        let entries = config.peers.iter().enumerate().map(entry).collect::<io::Result<_>>()?;
+        Ok(Self { entries, keyring, trust, from, stop: Waker::new()? })
     }
 
     /// How many there are.
@@ -178,7 +193,7 @@ impl Peers {
     fn pause(&self, entry: &Entry, until: Instant) -> bool {
         loop {
             // Held no longer than it is parked: whoever takes it must be able to close it.
-            let parked = entry.lock().parked.clone();
+            let parked = entry.lock().parked.as_ref().map(|line| line.socket.clone());
             let watch = |waker| PollFd::new(waker, PollFlags::IN);
             let result = match &parked {
                 Some(socket) => {
@@ -211,46 +226,66 @@ impl Peers {
     /// What the lane is to report. A decline is remembered.
     pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
         let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
-        let joined = self
-            .over_a_connection(entry, live, |socket| ask::init(socket, entry.address, entry.key, session));
-        match joined {
-            Ok((socket, (bandwidth, hold))) => {
-                Ok(Joined { socket, address: entry.address, from: self.from, bandwidth, hold })
+        let init = |line: &mut Line| ask::init(line, entry, &self.keyring, session);
+        match self.over_a_connection(entry, live, None, init) {
+            Ok((Line { socket, .. }, Accepted { call, link, bandwidth, hold, log_head })) => {
+                let (address, from) = (entry.address, self.from);
+                session.add_joined(entry.key, log_head);
+                Ok(Joined { socket, address, from, bandwidth, hold, call, link })
             }
             Err(why) => {
                 log::info!("session {}: peer {}: {why}", session.id, entry.name);
-                if let Trouble::Declined(_, seconds) = why {
-                    let until = clock::now() + Span::from_millis(u64::from(seconds) * 1000);
+                let pause = match why {
+                    Trouble::Declined(_, seconds) => seconds,
+                    // Each try costs a signature.
+                    Trouble::Unauthentic(_) | Trouble::NotKnown | Trouble::NoKey => UNAUTHENTIC_FOR,
+                    _ => 0,
+                };
+                if pause > 0 {
+                    let until = clock::now() + Span::from_millis(u64::from(pause) * 1000);
                     entry.lock().not_before = Some(until);
                 }
                 Err(match why {
                     Trouble::Io(_) => Fault::Unreachable,
-                    Trouble::Declined(..) => Fault::Declined,
+                    Trouble::Declined(..) | Trouble::NotKnown | Trouble::NoKey => Fault::Declined,
+                    Trouble::Unauthentic(_) => Fault::Unauthentic,
                     _ => Fault::Malformed,
                 })
             }
         }
     }
 
-    /// The session is over for the peer: it is told so, and its connection is parked.
-    /// `socket` is the lane's connection, if it is clean.
-    pub fn leave(&self, peer: usize, session: &Session, socket: Option<Arc<TcpStream>>, live: &Live) {
+    /// The session is over for the peer: it is told so, and its connection is parked. `socket` is the lane's connection,
+    /// if it is clean, with the numbers of requests on it.
+    pub fn leave(
+        &self,
+        peer: usize,
+        session: &Session,
+        call: &Call,
+        socket: Option<(Arc<TcpStream>, Option<Outgoing>)>,
+        live: &Live,
+    ) {
         let Some(entry) = self.entries.get(peer) else { return };
-        if let Some(socket) = socket {
-            entry.park(socket);
-        }
+        let line = socket.map(|(socket, link)| Line { link, ..Line::new(socket) });
         let reason = match session.outcome() {
             Some(Outcome::Complete) => DropReason::Done,
             Some(Outcome::ClientGone) => DropReason::ClientGone,
             Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
             None => DropReason::Fault,
         };
-        match self.over_a_connection(entry, live, |socket| {
-            ask::drop_session(socket, entry.address, session, reason)
-        }) {
-            Ok((socket, summary)) => {
+        let drop = |line: &mut Line| {
+            if session.outcome().is_some() && !session.helpers.is_empty() {
+                ask::feedback(line, entry.address, call, session)?;
+            }
+            ask::drop_session(line, entry.address, call, session.id, reason)
+        };
+        match self.over_a_connection(entry, live, line, drop) {
+            Ok((mut line, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
-                entry.park(socket);
+                // So that the next INIT has a challenge to answer. Without, it asks for one itself.
+                if ask::hello(&mut line, entry).is_ok() {
+                    entry.park(line);
+                }
             }
             Err(why) => {
                 log::info!("session {}: peer {} was not told that it is over: {why}", session.id, entry.name)
@@ -260,37 +295,34 @@ impl Peers {
 
     /// HELLO over the parked or a new connection.
     fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
-        let (socket, (rtt, hello)) = self.over_a_connection(entry, live, |socket| {
+        let (line, (rtt, hello)) = self.over_a_connection(entry, live, None, |line| {
             let asked = Instant::now();
-            let hello =
-                ask::exchange(socket, |head| hello::write_request(head, &entry.address), Hello::parse)?;
+            let hello = ask::hello(line, entry)?;
             Ok((asked.elapsed(), hello))
         })?;
-        if hello.key != entry.key {
-            return Err(Trouble::WrongKey(hello.key));
-        }
-        entry.park(socket);
+        entry.park(line);
         Ok((rtt, hello.details))
     }
 
-    /// Does `ask` over the parked connection, or a new one if there is none or the peer has closed it meanwhile.
+    /// Does `ask` over `line` or the parked connection, or a new one if there is none or the peer has closed it meanwhile.
     fn over_a_connection<T>(
         &self,
         entry: &Entry,
         live: &Live,
-        ask: impl Fn(&TcpStream) -> Result<T, Trouble>,
-    ) -> Result<(Arc<TcpStream>, T), Trouble> {
-        let parked = entry.take_parked();
-        if let Some(socket) = parked {
-            match ask(&socket) {
+        line: Option<Line>,
+        ask: impl Fn(&mut Line) -> Result<T, Trouble>,
+    ) -> Result<(Line, T), Trouble> {
+        if let Some(mut line) = line.or_else(|| entry.take_parked()) {
+            match ask(&mut line) {
                 Err(Trouble::Io(error)) if error.kind() != ErrorKind::TimedOut => {}
-                other => return other.map(|answer| (socket, answer)),
+                other => return other.map(|answer| (line, answer)),
             }
         }
         let socket = live.add(net::start_connect(entry.address, self.from)?)?;
         net::await_connect(&socket, Instant::now() + PATIENCE)?;
-        let answer = ask(&socket)?;
-        Ok((socket, answer))
+        let mut line = Line::new(socket);
+        let answer = ask(&mut line)?;
+        Ok((line, answer))
     }
 }
 
@@ -300,12 +332,12 @@ impl Entry {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn park(&self, socket: Arc<TcpStream>) {
-        self.lock().parked = Some(socket);
+    fn park(&self, line: Line) {
+        self.lock().parked = Some(line);
         self.changed.poke();
     }
 
-    fn take_parked(&self) -> Option<Arc<TcpStream>> {
+    fn take_parked(&self) -> Option<Line> {
         let parked = self.lock().parked.take();
         if parked.is_some() {
             self.changed.poke();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! coordinator ──CHUNK, CHUNK…──▶ desk, counter ──▶ errand ──Range, Range…──▶ origin
-//!             ◀──206, bytes───── (a pipe, inside the kernel)  ◀──206, bytes──
+//!             ◀──206, bytes─────   (hashed on their way)      ◀──206, bytes──
 //! ```
 
 mod counter;
@@ -13,25 +13,29 @@ mod errand;
 mod sessions;
 
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Range;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
+use bamqp_core::http::request::Request;
 use bamqp_core::message::Fingerprint;
+use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
 use bamqp_core::message::reason::DeclineReason;
 use bamqp_core::time::Span;
-use bamqp_core::trust::Standing;
 
 use self::desk::Desk;
 use self::doors::Doors;
 use self::errand::Way;
 use self::sessions::{Session, Sessions};
-use crate::config::{Config, Peer};
+use crate::config::Config;
 use crate::fetch::File;
-use crate::keys;
+use crate::keyring::Keyring;
+use crate::ledger_file::{AppendError, InitRecord, Ledger};
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
@@ -53,21 +57,30 @@ const UNTRUSTED_FOR: u32 = 60;
 #[derive(Debug)]
 pub struct Serve {
     key: Fingerprint,
+    keyring: Arc<Keyring>,
     via: String,
     wan_address: Option<IpAddr>,
     bandwidth: u64,
     gate: Arc<Gate>,
     live: Arc<Live>,
     doors: Doors,
-    /// Who is expected at which address.
-    peers: Vec<(IpAddr, Fingerprint)>,
     trust: Arc<TrustStore>,
+    /// Without one nothing is fetched.
+    ledger: Option<Arc<Ledger>>,
     sessions: Sessions,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
     round_trip: AtomicU32,
     malformed: AtomicU32,
     turned_away: AtomicU32,
     copied: AtomicU32,
+}
+
+/// Why there is no session after an INIT whose MAC fits.
+enum No {
+    /// An answer that the coordinator can believe.
+    Decline(Decline),
+    /// It is not to be had any better than with a MAC that does not fit.
+    Refuse(Refusal),
 }
 
 /// What the peer side is doing, for status.
@@ -79,33 +92,34 @@ pub struct Report {
     pub malformed: u32,
     /// Connections that were closed at once because there were too many, since the start; wraps around.
     pub turned_away: u32,
-    /// Payload bytes of one chunk that passed through user space, at most: those that came with the head of the
-    /// origin's answer. All others went through a pipe.
+    /// Payload bytes of one chunk that were copied in user space, at most: those that came with the head of the
+    /// origin's answer. All others went through the one buffer in which they are hashed.
     pub copied: u32,
 }
 
 impl Serve {
-    /// The peer side of the router with this key. `via` is its pseudonym towards origins.
+    /// The peer side of the router with these keys. `via` is its pseudonym towards origins.
     pub fn new(
         config: &Config,
-        key: Fingerprint,
+        keyring: Arc<Keyring>,
         via: &str,
         gate: Arc<Gate>,
         live: Arc<Live>,
         trust: Arc<TrustStore>,
+        ledger: Option<Arc<Ledger>>,
     ) -> Serve {
-        let peer = |peer: &Peer| (peer.address.ip().to_canonical(), keys::fingerprint_of(&peer.public_key));
         let most = config.max_peer_sessions;
         Serve {
-            key,
+            key: keyring.me().fingerprint(),
+            keyring,
             via: via.into(),
             wan_address: config.wan_address,
             bandwidth: config.bandwidth,
             gate,
             live,
             doors: Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2)),
-            peers: config.peers.iter().map(peer).collect(),
             trust,
+            ledger,
             sessions: Sessions::new(most.into()),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
@@ -152,7 +166,20 @@ impl Serve {
             rtt: Span::from_micros(self.round_trip.load(Ordering::Relaxed).into()),
             losses: 0, // nothing counts them yet
         });
-        Hello { key: self.key, details }
+        let challenge = is_peer.then(|| self.challenge()).flatten();
+        Hello { key: self.key, details, challenge }
+    }
+
+    /// A new challenge; `None` if the kernel gives no randomness.
+    fn challenge(&self) -> Option<Challenge> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).ok()?;
+        Some(Challenge { log_head: self.log_head(), random })
+    }
+
+    /// Hash of the last entry of our log, which INITs countersign.
+    fn log_head(&self) -> [u8; 32] {
+        self.ledger.as_ref().map_or([0; 32], |ledger| ledger.head())
     }
 
     /// Bits per second that each session can be promised now; 0: unknown.
@@ -160,27 +187,43 @@ impl Serve {
         self.bandwidth / self.sessions.count(Instant::now()).max(1) as u64
     }
 
-    /// Enters the session of an INIT, if it may be. Blocks while the name is resolved.
-    fn begin(&self, init: &Init<'_>, ip: IpAddr, is_peer: bool) -> Result<Arc<Session>, Decline> {
-        let declined = |reason, retry_after| Decline { reason, retry_after };
-        if !is_peer || init.recipient != self.key {
-            return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
-        }
-        if let Err((key, standing)) = self.is_willing(ip) {
-            log::info!("session {} of {ip} declined: router {key} is {standing}", init.session);
+    /// Enters the session of an INIT, if it may be, and writes the INIT down; `head` is all of it, which came from there.
+    /// Blocks while the name is resolved. What costs little goes first: the Ed25519 signature is looked at when nothing
+    /// else speaks against the session.
+    fn begin(
+        &self,
+        request: &Request<'_>,
+        init: &Init<'_>,
+        introduced: &Introduced<'_>,
+        head: &[u8],
+        from: SocketAddr,
+    ) -> Result<Arc<Session>, No> {
+        let declined = |reason, retry_after| No::Decline(Decline { reason, retry_after });
+        let coordinator = introduced.coordinator.fingerprint;
+        // Not for those whom we do not trust (DESIGN section 7).
+        let standing = self.trust.standing(coordinator);
+        if !standing.is_acceptable() {
+            log::info!("session {} declined: router {coordinator} is {standing}", init.session);
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
-        let known = self.sessions.find(init.session, ip, now);
+        let known = self.sessions.find(init.session, now);
+        if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
+            return Err(declined(DeclineReason::DuplicateSession, 0));
+        }
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
+        let mut tally = Tally::default();
+        let verified = introduced.verify_signature(request, &mut tally);
+        self.keyring.count(tally);
+        verified.map_err(No::Refuse)?;
         let addresses = match known {
             Some(known) => known.addresses.clone(),
             None => {
                 let host = init.target.host.to_string();
                 self.gate.resolve_public(&host, init.target.port).map_err(|error| {
-                    log::info!("session {} of {ip} refused: {host}: {error}", init.session);
+                    log::info!("session {} of {coordinator} refused: {host}: {error}", init.session);
                     // What the resolver did not find now it may find later; a rule stays.
                     let retry_after = if matches!(error, OriginError::Refused(..)) { 0 } else { 1 };
                     declined(DeclineReason::RefusedTarget, retry_after)
@@ -195,23 +238,45 @@ impl Serve {
             accept: init.accept.map(Into::into),
         };
         let now = Instant::now();
-        let session = Session::new(init.session, ip, file, addresses, now);
-        self.sessions
+        let session = Session::new(init.session, introduced.callee.clone(), file, addresses, now);
+        let session = self
+            .sessions
             .begin(session, now)
-            .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))
+            .map_err(|reason| declined(reason, if reason == DeclineReason::Busy { BUSY_FOR } else { 0 }))?;
+        let record = InitRecord {
+            key: &introduced.coordinator.public_key,
+            from,
+            session: session.id,
+            size: session.file.total,
+            uri: &session.file.uri,
+            head,
+        };
+        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped);
+        if let Err(error) = ledger.and_then(|ledger| ledger.append_init(&record)) {
+            log::warn!("session {} of {coordinator} declined: {error}", init.session);
+            self.sessions.end(&session, now);
+            return Err(declined(DeclineReason::Busy, BUSY_FOR));
+        }
+        Ok(session)
     }
 
-    /// Whether to work for a coordinator at this address: not if we trust nobody there (DESIGN section 7).
-    fn is_willing(&self, ip: IpAddr) -> Result<(), (Fingerprint, Standing)> {
-        let there = self.peers.iter().filter(|(address, _)| *address == ip);
-        let mut why = Ok(());
-        for (_, key) in there {
-            match self.trust.standing(*key) {
-                standing if standing.is_acceptable() => return Ok(()),
-                standing => why = Err((*key, standing)),
-            }
+    /// Whether anything can be written down now.
+    fn can_log(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.takes_entries())
+    }
+
+    /// Writes down that bytes of a session's file are going to be fetched.
+    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), AppendError> {
+        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped)?;
+        ledger.append_chunk(session.id, range)
+    }
+
+    /// Ends a coordinator's session; what was served in it.
+    fn end(&self, session: &Arc<Session>) -> Summary {
+        if let Some(ledger) = &self.ledger {
+            ledger.end_session(session.id);
         }
-        why
+        self.sessions.end(session, Instant::now())
     }
 
     fn add_round_trip(&self, sample: Span) {
@@ -221,5 +286,50 @@ impl Serve {
             old => old - old / 8 + sample / 8, // RFC 6298 section 2.3
         };
         self.round_trip.store(smoothed, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bamqp_core::channel::{Callee, Identity, Reference, Sequence};
+    use bamqp_core::http::target::Uri;
+    use bamqp_core::http::validator::Validator;
+    use bamqp_core::http::write::HeadWriter;
+    use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+    use bamqp_core::message::SessionId;
+    use bamqp_core::signature::Mac;
+
+    use super::*;
+
+    /// A peer's side of a session of the coordinator with this seed.
+    pub fn callee(coordinator: u8, session: SessionId) -> Callee {
+        let (us, them) =
+            (Identity::from_seed([99; 32]).unwrap(), Identity::from_seed([coordinator; 32]).unwrap());
+        let init = Init {
+            session,
+            target: Uri::parse("http://origin.test/").unwrap(),
+            size: 1,
+            validator: Validator::entity_tag(b"\"v\"").unwrap(),
+            hops: 0,
+            recipient: us.fingerprint(),
+            user_agent: None,
+            accept: None,
+        };
+        let mut buffer = [0; MAX_PEER_HEAD_BYTES];
+        let mut head = HeadWriter::new(&mut buffer);
+        init.write(&mut head, &"peer");
+        let challenge = Challenge { log_head: [0; 32], random: [0; 16] };
+        let (at_us, at_them) = (us.agree(them.public_key()).unwrap(), them.agree(us.public_key()).unwrap());
+        let mut tally = Tally::default();
+        let (length, ..) = them.seal_init(head, &init, &at_them, &challenge, &mut tally).unwrap();
+        let (request, _) = Request::parse(&buffer[..length]).unwrap().unwrap();
+        let find = |_| Some(&at_us);
+        let me = us.fingerprint();
+        Introduced::by(&request, &init, me, Some(&challenge), find, &mut tally).unwrap().callee
+    }
+
+    /// A request at this place.
+    pub fn request(place: u32) -> Reference {
+        Reference { sequence: Sequence { link: 0, place }, mac: Mac([0; 32]) }
     }
 }

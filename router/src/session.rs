@@ -54,6 +54,8 @@ pub struct Session {
     /// The peers, in the order of their lanes.
     pub helpers: Vec<Helper>,
     transfer: Mutex<Transfer<Slot, SLOTS>>,
+    /// Who took part, each with the head of its ledger that the INIT to it countersigned.
+    joined: Mutex<Vec<(Fingerprint, [u8; 32])>>,
     lanes: Vec<LaneSide>,
     client: Waker,
 }
@@ -91,7 +93,16 @@ impl Session {
             let side = |_| Ok(LaneSide { waker: Waker::new()?, copied: AtomicU32::new(0) });
             let lanes = (0..helpers.len() + 2).map(side).collect::<io::Result<_>>()?;
             let client = Waker::new()?;
-            Ok(Arc::new(Session { id, file, range, helpers, transfer: Mutex::new(transfer), lanes, client }))
+            Ok(Arc::new(Session {
+                id,
+                file,
+                range,
+                helpers,
+                transfer: Mutex::new(transfer),
+                joined: Mutex::default(),
+                lanes,
+                client,
+            }))
         };
         // The threads that serve clients have small stacks, and keep what they touched.
         std::thread::scope(|scope| {
@@ -112,6 +123,18 @@ impl Session {
         let (what, wake) = self.lock().client(clock::now(), event);
         self.wake(wake);
         what
+    }
+
+    /// A peer takes part; its last INIT countersigned this head of its ledger.
+    pub fn add_joined(&self, peer: Fingerprint, head: [u8; 32]) {
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.retain(|(other, _)| *other != peer);
+        joined.push((peer, head));
+    }
+
+    /// Who took part, each with the head of its ledger that our last INIT to it countersigned.
+    pub fn joined(&self) -> Vec<(Fingerprint, [u8; 32])> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What wakes a lane's thread.

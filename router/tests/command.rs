@@ -51,7 +51,7 @@ fn help_and_version() {
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    one_line_error(&bamqp(&[]), 2, "expected run, keygen, status, peers or trust");
+    one_line_error(&bamqp(&[]), 2, "expected run, keygen, status, peers, trust or log");
     one_line_error(&bamqp(&["fly"]), 2, "unknown command fly");
     one_line_error(&bamqp(&["run"]), 2, "expected run --config FILE");
     one_line_error(&bamqp(&["run", "--config"]), 2, "--config");

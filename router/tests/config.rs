@@ -47,6 +47,8 @@ fn every_option_is_read() {
            option key '/tmp/key'
            option state_dir '/tmp/state'
            option log_dir '/tmp/log'
+           option log_size '1M'
+           option log_files '9'
            option window '512K'
            option min_size '1048577'
            list allow_private '10.0.0.0/24'
@@ -68,6 +70,8 @@ fn every_option_is_read() {
         key: "/tmp/key".into(),
         state_dir: "/tmp/state".into(),
         log_dir: "/tmp/log".into(),
+        log_size: 1 << 20,
+        log_files: 9,
         window: 512 * 1024,
         min_size: 1_048_577,
         allow_private: vec!["10.0.0.0/24".parse().unwrap()],

@@ -12,6 +12,7 @@ use bamqp_core::trust::Standing;
 use bamqp_router::config::Config;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::KeyPair;
+use bamqp_router::ledger_check;
 use bamqp_router::status::SessionReport;
 
 const WINDOW: u32 = 1 << 20;
@@ -179,7 +180,7 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
     let state_dir = state_dir.display();
     let mut text = format!(
         "config bamqp 'main'\n option enabled '1'\n option listen '{net}.{i}.1:3128'\n option peer_listen '{net}.{i}.1:7733'
- option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
+ option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option log_dir '{state_dir}/log'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
  list connect_ports '8443'\n"
     );
     for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
@@ -190,6 +191,14 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path) -> Daemon {
     }
     let config = Config::parse(&text, Path::new("test")).unwrap();
     Daemon::start(config, KeyPair::from_seed(*keys[usize::from(i) - 1].seed())).unwrap()
+}
+
+/// The files of router `i`'s ledger.
+fn ledger(folder: &Path, i: u8) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join(format!("R{i}/log"))).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
 }
 
 /// The own link and every neighbour's brought their part and broke no rule; together they brought all.
@@ -208,11 +217,27 @@ fn assert_pooled(session: &SessionReport) {
 
 #[test]
 fn a_plain_download_comes_over_all_links() {
-    let n = Neighbourhood::start();
+    let mut n = Neighbourhood::start();
     assert!(n.download("paced", "out", &[]).unwrap() == n.file, "wrong bytes");
     let sessions = n.ended(1);
     assert_pooled(&sessions[0]);
     assert_eq!(sessions[0].lanes.len(), 4);
+
+    // Every router tells what it did, once it was stopped; and each helper's log is the one that R1 countersigned.
+    n.daemons.clear();
+    let own = ledger(&n.folder, 1);
+    let text = fs::read_to_string(&own[0]).unwrap();
+    let session: Vec<&str> = text.lines().filter(|entry| entry.contains("\tSESSION\t")).collect();
+    let [session] = session[..] else { panic!("{text}") };
+    assert!(session.contains(&format!("\turi={}\t", n.url("paced"))), "{session}");
+    for i in [2, 3] {
+        let files = ledger(&n.folder, i);
+        let report = ledger_check::check(&files, &own).unwrap();
+        assert_eq!(report.owner, Some(KeyPair::from_seed([i; 32]).fingerprint()));
+        assert_eq!(report.countersigned, 1);
+        let text = fs::read_to_string(&files[0]).unwrap();
+        assert!(text.find("\tINIT\t").unwrap() < text.find("\tCHUNK\t").unwrap(), "{text}");
+    }
 }
 
 #[test]

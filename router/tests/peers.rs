@@ -17,6 +17,7 @@ use bamqp_core::transfer::{Fault, OwnLink};
 use bamqp_core::trust::{Conduct, Violation};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::fetch::File;
+use bamqp_router::keyring::Keyring;
 use bamqp_router::keys::{KeyPair, fingerprint_of};
 use bamqp_router::live::Live;
 use bamqp_router::peers::{PeerState, Peers, Trouble};
@@ -24,7 +25,7 @@ use bamqp_router::serve::HOLD_BYTES;
 use bamqp_router::session::{Helper, Session};
 use bamqp_router::trust_store::TrustStore;
 
-use bed::{A, Bed, SEED, eventually, id};
+use bed::{A, Bed, SEED, eventually, id, seed_of};
 
 /// A coordinator at [`A`] with one peer, and its keeper.
 struct Coordinator {
@@ -43,8 +44,9 @@ impl Coordinator {
             state_dir: "/nonexistent".into(),
             ..Config::default()
         };
+        let keyring = Arc::new(Keyring::new(&KeyPair::from_seed(seed_of(A)), &config.peers).unwrap());
         let trust = Arc::new(TrustStore::open(&config));
-        let peers = Arc::new(Peers::new(&config, trust.clone()).unwrap());
+        let peers = Arc::new(Peers::new(&config, keyring, trust.clone()).unwrap());
         let live = Arc::new(Live::default());
         let (kept, its_live) = (peers.clone(), live.clone());
         let keeper = std::thread::spawn(move || kept.keep(0, &its_live));
@@ -134,8 +136,8 @@ fn the_parked_connection_serves_a_session_and_comes_back() {
         let joined = coordinator.peers.join(0, &session, &coordinator.live).unwrap();
         assert_eq!((joined.bandwidth, joined.hold), (20_000_000, HOLD_BYTES));
         assert_eq!(bed.serve.report().sessions, 1);
-        let clean = Some(joined.socket);
-        coordinator.peers.leave(0, &session, clean, &coordinator.live);
+        let clean = Some((joined.socket, Some(joined.link)));
+        coordinator.peers.leave(0, &session, &joined.call, clean, &coordinator.live);
         let conduct = Conduct { requests: 9, bytes: 1, ..Conduct::default() };
         coordinator.trust.add(fingerprint_of(KeyPair::from_seed(SEED).public()), &conduct, Some(777_000));
         assert_eq!(bed.serve.report().sessions, 0, "it was told that the session is over");

@@ -105,7 +105,7 @@ fn status_tells_of_the_router() {
     assert_eq!(line(&text, "usable"), ["usable", "peers", "1"]);
     assert!(text.contains("sessions: none") && text.contains("own link"), "{text}");
     let json = bed.json("status");
-    assert_eq!(json["router"]["router"], bed.daemons[1].shared().key.fingerprint().to_string());
+    assert_eq!(json["router"]["router"], bed.daemons[1].shared().keyring.me().fingerprint().to_string());
     assert_eq!(json["router"]["peers"], 2);
     assert_eq!(json["router"]["own_link_bytes_per_s"], Value::Null);
     assert_eq!(json["sessions"], Value::Array(vec![]));
@@ -142,10 +142,10 @@ fn trust_tells_the_verdict_with_its_reason_and_forgets_at_the_owners_word() {
     );
     assert_eq!(json["recent_sessions"].as_array().unwrap().len(), 3);
     let shared = bed.daemons[1].shared();
-    shared.trust.accuse(bed.b.fingerprint(), shared.key.fingerprint());
+    shared.trust.accuse(bed.b.fingerprint(), shared.keyring.me().fingerprint());
     let b = &bed.json("trust")["trust"][0];
     assert_eq!((&b["standing"], &b["checked_places"]), (&"trusted".into(), &24.into()));
-    assert_eq!(b["accused_by"], shared.key.fingerprint().to_string());
+    assert_eq!(b["accused_by"], shared.keyring.me().fingerprint().to_string());
 
     bed.add(&Conduct { violation: Some(Violation::Lie), ..good() });
     let text = bed.text(&["trust"]);
@@ -209,8 +209,11 @@ fn no_daemon_is_one_line() {
     let mut bed = bed;
     // What a killed daemon leaves is no hindrance; a running one is not robbed of its socket.
     let config = Config::load(&bed.folder.join("A.conf")).unwrap();
-    let second =
-        Daemon::start(Config { peer_listen: None, ..config.clone() }, KeyPair::from_seed([1; 32])).unwrap();
+    let second = Daemon::start(
+        Config { peer_listen: None, peers: Vec::new(), ..config.clone() },
+        KeyPair::from_seed([1; 32]),
+    )
+    .unwrap();
     assert!(ask(&state_dir, "peers").is_ok());
     second.stop();
     assert!(ask(&state_dir, "peers").is_ok(), "the second took the first one's socket with it");

@@ -74,11 +74,16 @@ impl<'a> HeadWriter<'a> {
     ///
     /// # Errors
     /// The first error of all calls: nothing of the buffer may be sent.
-    pub fn finish(mut self) -> Result<usize, WriteError> {
+    pub fn finish(self) -> Result<usize, WriteError> {
+        self.finish_in_place().map(|(_, length)| length)
+    }
+
+    /// The same, and gives the buffer back, for what is added to a head that is complete: signatures.
+    pub(crate) fn finish_in_place(mut self) -> Result<(&'a mut [u8], usize), WriteError> {
         self.raw(b"\r\n");
         match self.error {
             Some(error) => Err(error),
-            None => Ok(self.length),
+            None => Ok((self.buffer, self.length)),
         }
     }
 

@@ -3,8 +3,10 @@
 
 use core::fmt;
 use core::ops::Range;
+use core::str::FromStr;
 
-use super::{MessageError, SessionId, parsed, required};
+use super::{MessageError, SessionId, optional, parsed, required};
+use crate::base64::{Base64, decode_exactly};
 use crate::http::fields::Fields;
 use crate::http::range::{ContentRange, RangeRequest, RangeSpec, RangeValue};
 use crate::http::validator::Validator;
@@ -42,6 +44,56 @@ impl Chunk {
     }
 }
 
+/// SHA-256 of a chunk that was served, written as RFC 9530 section 2 does. It comes with the next answer on the same
+/// connection or with the summary, so that no chunk waits for its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkDigest(pub [u8; 32]);
+
+const PREVIOUS_DIGEST: &str = "BAMQP-Previous-Digest";
+
+impl ChunkDigest {
+    /// Adds the digest of the chunk that was served before.
+    pub fn write(&self, head: &mut HeadWriter<'_>) {
+        head.field_args(PREVIOUS_DIGEST, format_args!("{self}"));
+    }
+
+    /// The digest in an answer, if there is one.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`].
+    pub fn of_previous(fields: &Fields<'_>) -> Result<Option<ChunkDigest>, MessageError> {
+        let text = optional(fields, PREVIOUS_DIGEST)?.map(str::parse).transpose();
+        text.map_err(|_| MessageError::Malformed(PREVIOUS_DIGEST))
+    }
+}
+
+impl fmt::Display for ChunkDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha-256=:{}:", Base64(&self.0))
+    }
+}
+
+impl FromStr for ChunkDigest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let digits = text.strip_prefix("sha-256=:").and_then(|text| text.strip_suffix(':'));
+        digits.and_then(|digits| decode_exactly(digits.as_bytes())).map(ChunkDigest).ok_or(NoDigest)
+    }
+}
+
+/// Not `sha-256=:…:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoDigest;
+
+impl fmt::Display for NoDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected sha-256=:…:")
+    }
+}
+
+impl core::error::Error for NoDigest {}
+
 /// The head of the 206 that carries a chunk.
 #[derive(Clone, Debug)]
 pub struct ChunkAnswer<'a> {
@@ -51,6 +103,8 @@ pub struct ChunkAnswer<'a> {
     pub total: u64,
     /// The session's validator, under which the bytes were fetched.
     pub validator: &'a Validator,
+    /// Of the chunk that was served before on the same connection.
+    pub previous: Option<ChunkDigest>,
 }
 
 impl ChunkAnswer<'_> {
@@ -62,5 +116,8 @@ impl ChunkAnswer<'_> {
             .field_args("Content-Range", format_args!("{range}"))
             .field(self.validator.field_name(), self.validator.value())
             .field_args("Content-Length", format_args!("{length}"));
+        if let Some(digest) = self.previous {
+            digest.write(head);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Fingerprint, MessageError, optional, parsed, required, required_number};
+use crate::channel::Challenge;
 use crate::http::decimal;
 use crate::http::response::Response;
 use crate::http::write::HeadWriter;
@@ -15,6 +16,8 @@ pub struct Hello {
     pub key: Fingerprint,
     /// Only for configured peers.
     pub details: Option<Details>,
+    /// Only for configured peers: what their next INIT on this connection has to answer.
+    pub challenge: Option<Challenge>,
 }
 
 /// What a configured peer gets to know.
@@ -44,6 +47,9 @@ impl Hello {
                 .field_args("BAMQP-Load", format_args!("{load}"))
                 .field_args("BAMQP-Quality", format_args!("rtt={}, losses={losses}", rtt.as_micros()));
         }
+        if let Some(challenge) = self.challenge {
+            head.field_args("BAMQP-Challenge", format_args!("{challenge}"));
+        }
         head.field("Content-Length", "0");
     }
 
@@ -57,14 +63,17 @@ impl Hello {
         }
         let fields = &response.fields;
         let key = parsed(fields, "BAMQP-Key")?;
+        const CHALLENGE: &str = "BAMQP-Challenge";
+        let challenge = optional(fields, CHALLENGE)?.map(str::parse).transpose();
+        let challenge = challenge.map_err(|_| MessageError::Malformed(CHALLENGE))?;
         if optional(fields, "BAMQP-Bandwidth")?.is_none() {
-            return Ok(Hello { key, details: None });
+            return Ok(Hello { key, details: None, challenge });
         }
         let bandwidth = required_number(fields, "BAMQP-Bandwidth")?;
         let load = required_number(fields, "BAMQP-Load")?;
         let (rtt, losses) =
             quality(required(fields, "BAMQP-Quality")?).ok_or(MessageError::Malformed("BAMQP-Quality"))?;
-        Ok(Hello { key, details: Some(Details { bandwidth, load, rtt, losses }) })
+        Ok(Hello { key, details: Some(Details { bandwidth, load, rtt, losses }), challenge })
     }
 }
 

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use super::is_displayed_as;
 use crate::http::decimal;
 
 /// Why a peer does not take part.
@@ -57,7 +58,7 @@ impl FromStr for DeclineReason {
     type Err = UnknownReason;
 
     fn from_str(text: &str) -> Result<Self, UnknownReason> {
-        DeclineReason::ALL.into_iter().find(|reason| is_token_of(reason, text)).ok_or(UnknownReason)
+        DeclineReason::ALL.into_iter().find(|reason| is_displayed_as(reason, text)).ok_or(UnknownReason)
     }
 }
 
@@ -144,21 +145,8 @@ impl FromStr for DropReason {
             let status = status.filter(|n| (100..=999).contains(n)).ok_or(UnknownReason)?;
             return Ok(DropReason::OriginStatus(status));
         }
-        DropReason::PLAIN.into_iter().find(|reason| is_token_of(reason, text)).ok_or(UnknownReason)
+        DropReason::PLAIN.into_iter().find(|reason| is_displayed_as(reason, text)).ok_or(UnknownReason)
     }
-}
-
-/// Whether `reason` is displayed as `text`, so that each token is written down once.
-fn is_token_of(reason: &impl fmt::Display, text: &str) -> bool {
-    struct Rest<'a>(&'a str);
-    impl fmt::Write for Rest<'_> {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
-            Ok(())
-        }
-    }
-    let mut rest = Rest(text);
-    fmt::write(&mut rest, format_args!("{reason}")).is_ok() && rest.0.is_empty()
 }
 
 /// No reason has this token.

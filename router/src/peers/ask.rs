@@ -5,18 +5,25 @@ use core::fmt;
 use core::net::SocketAddr;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Instant;
 
+use bamqp_core::channel::{Challenge, Outgoing, Reference, Refusal, Tally};
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+use bamqp_core::limits::{MAX_CLIENT_FIELD_BYTES, MAX_LANES, MAX_PEER_HEAD_BYTES};
 use bamqp_core::message::drop::{Drop, Summary};
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
+use bamqp_core::message::hello::{self, Hello};
 use bamqp_core::message::init::{Answer, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
-use bamqp_core::message::{Fingerprint, MessageError};
+use bamqp_core::message::{Fingerprint, MessageError, SessionId};
+use bamqp_core::signature::{SignError, is_signable};
+use bamqp_core::trust::{Conduct, Violation};
 
-use super::PATIENCE;
+use super::{Entry, Keyring, PATIENCE};
+use crate::fetch::Call;
 use crate::inbox::Inbox;
 use crate::net::{self, Moved};
 use crate::session::Session;
@@ -34,6 +41,14 @@ pub enum Trouble {
     Message(MessageError),
     /// Another router answers than the one whose key is configured.
     WrongKey(Fingerprint),
+    /// Its configured key is none.
+    NoKey,
+    /// It gives no challenge: our address is not among its peers'.
+    NotKnown,
+    /// Our message can't be signed.
+    Unsignable(SignError),
+    /// The answer is not from it, or was changed.
+    Unauthentic(Refusal),
     /// It does not take part; not to be asked again for so many seconds.
     Declined(DeclineReason, u32),
 }
@@ -48,6 +63,10 @@ impl fmt::Display for Trouble {
             Self::WrongKey(key) => {
                 write!(f, "another key answers ({key}): check its public_key in the configuration")
             }
+            Self::NoKey => write!(f, "its public_key in the configuration is not a key"),
+            Self::NotKnown => write!(f, "it has no peer with our address in its configuration"),
+            Self::Unsignable(error) => write!(f, "{error}"),
+            Self::Unauthentic(refusal) => write!(f, "its answer is not authentic: {refusal}"),
             Self::Declined(reason, seconds) => {
                 write!(f, "declined: {reason}, not to be asked for {seconds} s")
             }
@@ -69,13 +88,61 @@ impl From<MessageError> for Trouble {
     }
 }
 
-/// INIT; bandwidth and hold if the peer accepts.
+/// A connection to a peer while no lane uses it.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub socket: Arc<TcpStream>,
+    /// What the next INIT on it has to answer.
+    pub challenge: Option<Challenge>,
+    /// Numbers the requests of the session that has used it last.
+    pub link: Option<Outgoing>,
+}
+
+impl Line {
+    pub fn new(socket: Arc<TcpStream>) -> Line {
+        Line { socket, challenge: None, link: None }
+    }
+}
+
+/// What a peer that accepts says.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub call: Arc<Call>,
+    pub link: Outgoing,
+    /// The head of its ledger that the INIT countersigned.
+    pub log_head: [u8; 32],
+    /// Bits per second.
+    pub bandwidth: u64,
+    pub hold: u32,
+}
+
+/// HELLO; keeps the challenge.
+pub(super) fn hello(line: &mut Line, entry: &Entry) -> Result<Hello, Trouble> {
+    let hello = exchange(
+        &line.socket,
+        |mut head| {
+            hello::write_request(&mut head, &entry.address);
+            Ok((head.finish().map_err(SignError::Write)?, ()))
+        },
+        |response, ()| Ok(Hello::parse(response)?),
+    )?;
+    line.challenge = hello.challenge;
+    if hello.key == entry.key { Ok(hello) } else { Err(Trouble::WrongKey(hello.key)) }
+}
+
+/// INIT, after a HELLO if there is no challenge yet.
 pub(super) fn init(
-    socket: &TcpStream,
-    host: SocketAddr,
-    recipient: Fingerprint,
+    line: &mut Line,
+    entry: &Entry,
+    keyring: &Arc<Keyring>,
     session: &Session,
-) -> Result<(u64, u32), Trouble> {
+) -> Result<Accepted, Trouble> {
+    let neighbour = keyring.neighbour(entry.place).ok_or(Trouble::NoKey)?;
+    if line.challenge.is_none() {
+        hello(line, entry)?;
+    }
+    // Good for one.
+    let challenge = line.challenge.take().ok_or(Trouble::NotKnown)?;
     let file = &session.file;
     let target = Uri::parse(&file.uri).map_err(|_| Trouble::Malformed)?;
     let init = Init {
@@ -84,53 +151,116 @@ pub(super) fn init(
         size: file.total,
         validator: file.validator.clone(),
         hops: 0,
-        recipient,
-        user_agent: file.user_agent.as_deref(),
-        accept: file.accept.as_deref(),
+        recipient: entry.key,
+        user_agent: told_to_peers(file.user_agent.as_deref()),
+        accept: told_to_peers(file.accept.as_deref()),
     };
-    let mut answer = None;
     exchange(
-        socket,
-        |head| init.write(head, &host),
-        |response| {
-            answer = Some(match Answer::parse(response)? {
-                Answer::Accept(accept) if accept.target != target => Err(Trouble::Malformed),
-                Answer::Accept(accept) => Ok((accept.bandwidth, accept.hold)),
-                Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
-            });
-            Ok(())
+        &line.socket,
+        |mut head| {
+            init.write(&mut head, &entry.address);
+            let mut tally = Tally::default();
+            let sealed = keyring.me().seal_init(head, &init, neighbour, &challenge, &mut tally);
+            keyring.count(tally);
+            let (length, caller, reference) = sealed?;
+            let call = Call { caller, keyring: keyring.clone(), peer: entry.name.clone() };
+            Ok((length, (call, reference)))
         },
-    )?;
-    answer.unwrap_or(Err(Trouble::Malformed))
+        |response, (call, reference)| {
+            call.check(response, &reference).map_err(Trouble::Unauthentic)?;
+            match Answer::parse(response)? {
+                Answer::Accept(accept) if accept.target != target => Err(Trouble::Malformed),
+                Answer::Accept(accept) => {
+                    let (link, call) = (call.caller.first_link(), Arc::new(call));
+                    let (bandwidth, hold, log_head) = (accept.bandwidth, accept.hold, challenge.log_head);
+                    Ok(Accepted { call, link, log_head, bandwidth, hold })
+                }
+                Answer::Decline(decline) => Err(Trouble::Declined(decline.reason, decline.retry_after)),
+            }
+        },
+    )
+}
+
+/// What of a client's field goes along: nothing that an INIT could not be signed with, or would be too long with.
+fn told_to_peers(value: Option<&[u8]>) -> Option<&[u8]> {
+    value.filter(|value| value.len() <= MAX_CLIENT_FIELD_BYTES && is_signable(value))
+}
+
+/// FEEDBACK: how everybody did, as far as fits.
+pub(super) fn feedback(
+    line: &mut Line,
+    host: SocketAddr,
+    call: &Call,
+    session: &Session,
+) -> Result<(), Trouble> {
+    let part = |(router, conduct, _): (Fingerprint, Conduct, Option<u64>)| Part {
+        router,
+        verdict: match conduct.violation {
+            Some(Violation::Lie) => Verdict::Lie,
+            Some(Violation::Protocol) => Verdict::Protocol,
+            Some(Violation::Mismatches) => Verdict::Mismatch,
+            None if conduct.mismatch.is_some() => Verdict::Mismatch,
+            None => Verdict::Clean,
+        },
+        bytes: conduct.bytes,
+        timeouts: conduct.timeouts,
+    };
+    let parts = session.conducts().into_iter().map(part).take(MAX_LANES).collect();
+    let feedback = Feedback { session: session.id, parts };
+    let link = line.link.get_or_insert_with(|| call.caller.next_link());
+    exchange(
+        &line.socket,
+        |mut head| {
+            feedback.write(&mut head, &host);
+            call.caller.seal(head, link)
+        },
+        |response, reference: Reference| match (call.check(response, &reference), response.status) {
+            (Ok(()), 200) => Ok(()),
+            (Ok(()), status) => Err(MessageError::Status(status).into()),
+            (Err(refusal), _) => Err(Trouble::Unauthentic(refusal)),
+        },
+    )
 }
 
 /// DROP; what the peer served.
 pub(super) fn drop_session(
-    socket: &TcpStream,
+    line: &mut Line,
     host: SocketAddr,
-    session: &Session,
+    call: &Call,
+    session: SessionId,
     reason: DropReason,
 ) -> Result<Summary, Trouble> {
-    let drop = Drop { session: session.id, reason, retry_after: 0 };
-    exchange(socket, |head| drop.write_request(head, &host), Summary::parse)
+    let drop = Drop { session, reason, retry_after: 0 };
+    let mut link = line.link.take().unwrap_or_else(|| call.caller.next_link());
+    exchange(
+        &line.socket,
+        |mut head| {
+            drop.write_request(&mut head, &host);
+            call.caller.seal(head, &mut link)
+        },
+        |response, reference: Reference| {
+            call.check(response, &reference).map_err(Trouble::Unauthentic)?;
+            Ok(Summary::parse(response)?)
+        },
+    )
 }
 
-/// Sends one message and reads its answer, which has no body.
-pub(super) fn exchange<T>(
+/// Sends one message and reads its answer, which has no body. `write` says how long the head is, and gives `parse` what
+/// it needs.
+fn exchange<S, T>(
     socket: &TcpStream,
-    write: impl FnOnce(&mut HeadWriter<'_>),
-    parse: impl FnOnce(&Response<'_>) -> Result<T, MessageError>,
+    write: impl FnOnce(HeadWriter<'_>) -> Result<(usize, S), SignError>,
+    parse: impl FnOnce(&Response<'_>, S) -> Result<T, Trouble>,
 ) -> Result<T, Trouble> {
     let deadline = Instant::now() + PATIENCE;
-    let mut out = vec![0; MAX_PEER_HEAD_BYTES];
-    let mut head = HeadWriter::new(&mut out);
-    write(&mut head);
-    let length = head.finish().map_err(|_| Trouble::Malformed)?;
+    // An INIT is signed with as much room behind it; pages that nobody touches cost nothing.
+    let mut out = vec![0; 2 * MAX_PEER_HEAD_BYTES];
+    let (length, sent) = write(HeadWriter::new(&mut out)).map_err(Trouble::Unsignable)?;
     net::write_all(socket, out.get(..length).unwrap_or_default(), PATIENCE)?;
     let mut inbox = Inbox::new(MAX_PEER_HEAD_BYTES);
     loop {
         match Response::parse(inbox.data()) {
-            Ok(Some((response, length))) if length == inbox.data().len() => return Ok(parse(&response)?),
+            Ok(Some((response, length))) if length == inbox.data().len() => return parse(&response, sent),
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return Err(Trouble::Malformed),
         }

@@ -1,28 +1,26 @@
 //! What is answered on one connection from another router, in the order of the requests, and what it waits for.
 //! Not responsible for reading requests ([`super::desk`]) nor for which sessions there may be.
 
+mod messages;
+
 use core::ops::Range;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bamqp_core::http::body::BodyLength;
-use bamqp_core::http::forward::keeps_alive;
-use bamqp_core::http::request::Request;
+use bamqp_core::channel::{Callee, Challenge, Incoming, Reference, Refusal};
 use bamqp_core::http::write::HeadWriter;
 use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
-use bamqp_core::message::chunk::{Chunk, ChunkAnswer};
+use bamqp_core::message::SessionId;
+use bamqp_core::message::chunk::{ChunkAnswer, ChunkDigest};
 use bamqp_core::message::drop::Drop;
-use bamqp_core::message::init::{Accept, Decline, Init};
-use bamqp_core::message::reason::{DeclineReason, DropReason};
-use bamqp_core::message::{MessageError, PeerRequest, SessionId};
 
+use super::Serve;
 use super::desk::End;
 use super::doors::Visit;
-use super::errand::{Errand, Step};
+use super::errand::{Begun, Errand, Step};
 use super::sessions::SILENCE;
-use super::{BUSY_FOR, HOLD_BYTES, Serve};
 use crate::net::{self, Moved, PollFd, PollFlags};
 
 /// How long a peer's connection may be silent; it says HELLO every 30 s.
@@ -67,6 +65,12 @@ pub(super) struct Counter<'a> {
     outbox: Box<[u8]>,
     unsent: Range<usize>,
     errand: Option<Errand<'a>>,
+    /// What the next INIT on this connection has to answer.
+    challenge: Option<Challenge>,
+    /// The session that the last authentic request was of, and its number.
+    last: Option<(SessionId, Incoming)>,
+    /// Digest of the last chunk that was served here, until it was told; the errand may be over.
+    digest: Option<(SessionId, ChunkDigest)>,
     /// No more requests are read; why the connection ends when all is answered.
     pub closing: Option<End>,
     opened: Instant,
@@ -86,6 +90,9 @@ impl<'a> Counter<'a> {
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
             unsent: 0..0,
             errand: None,
+            challenge: None,
+            last: None,
+            digest: None,
             closing: None,
             opened: now,
             heard: now,
@@ -111,12 +118,41 @@ impl<'a> Counter<'a> {
         Ok(())
     }
 
-    /// Writes an answer; nothing else is being sent.
+    /// Writes an answer that nobody can know to be ours; nothing else is being sent.
     fn answer(&mut self, write: impl FnOnce(&mut HeadWriter<'_>)) -> Result<Handled, End> {
         let mut head = HeadWriter::new(&mut self.outbox);
         write(&mut head);
-        self.unsent = 0..head.finish().map_err(End::Answer)?;
+        self.unsent = 0..head.finish().map_err(|error| End::Answer(error.into()))?;
         Ok(Handled::Yes)
+    }
+
+    /// Writes an answer to an authentic request.
+    fn sign(
+        &mut self,
+        callee: &Callee,
+        to: &Reference,
+        write: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> Result<Handled, End> {
+        let mut head = HeadWriter::new(&mut self.outbox);
+        write(&mut head);
+        self.unsent = 0..callee.seal(head, to).map_err(End::Answer)?;
+        Ok(Handled::Yes)
+    }
+
+    /// Refuses a request that is not authentic, fresh, and in its place; and all that follows it.
+    fn refuse(&mut self, refusal: Refusal) -> Result<Handled, End> {
+        if !self.is_quiet() {
+            return Ok(Handled::Later);
+        }
+        log::info!("router {}: refused: {refusal}", self.visit.ip);
+        self.serve.keyring.count_refusal(refusal);
+        self.closing = Some(End::Refused(refusal));
+        self.answer(|head| {
+            head.status(403, "Refused")
+                .field_args("BAMQP-Reason", format_args!("{refusal}"))
+                .field("Content-Length", "0")
+                .field("Connection", "close");
+        })
     }
 
     pub fn malformed(&mut self, status: u16, phrase: &str) -> Result<Handled, End> {
@@ -128,111 +164,6 @@ impl<'a> Counter<'a> {
         self.answer(|head| {
             head.status(status, phrase).field("Content-Length", "0").field("Connection", "close");
         })
-    }
-
-    pub fn handle(&mut self, request: &Request<'_>) -> Result<Handled, End> {
-        // No message has a body, so that what follows a head is the next one.
-        if !matches!(BodyLength::of_request(request), Ok(BodyLength::None | BodyLength::Exact(0))) {
-            return self.malformed(400, "Bad Request");
-        }
-        let message = match PeerRequest::parse(request) {
-            Ok(message) => message,
-            Err(MessageError::Unknown) => return self.malformed(404, "Not Found"),
-            Err(error) => {
-                log::debug!("router {}: {error}", self.visit.ip);
-                return self.malformed(400, "Bad Request");
-            }
-        };
-        // Only chunks of one session are worked on together.
-        let handled = match message {
-            PeerRequest::Chunk(chunk) => self.chunk(&chunk)?,
-            _ if !self.is_quiet() => Handled::Later,
-            PeerRequest::Hello => {
-                let hello = self.serve.hello(self.visit.is_peer);
-                self.answer(|head| hello.write(head))?
-            }
-            PeerRequest::Init(init) => self.init(&init)?,
-            PeerRequest::Drop(drop) => self.end_session(&drop)?,
-        };
-        if handled == Handled::Yes {
-            self.heard = Instant::now();
-            if !keeps_alive(&request.fields, request.version) {
-                self.closing = Some(End::Closed);
-            }
-        }
-        Ok(handled)
-    }
-
-    fn init(&mut self, init: &Init<'_>) -> Result<Handled, End> {
-        self.errand = None;
-        let serve = self.serve;
-        let begun = serve.begin(init, self.visit.ip, self.visit.is_peer).and_then(|session| {
-            // No descriptors left: as good as any other reason to be busy.
-            let busy = |_| Decline { reason: DeclineReason::Busy, retry_after: BUSY_FOR };
-            Errand::new(session, serve.way()).map_err(busy)
-        });
-        match begun {
-            Ok(errand) => {
-                self.errand = Some(errand);
-                let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
-                self.answer(|head| accept.write(head))
-            }
-            Err(decline) => {
-                log::debug!(
-                    "router {}: session {} declined: {}",
-                    self.visit.ip,
-                    init.session,
-                    decline.reason
-                );
-                self.answer(|head| decline.write(head))
-            }
-        }
-    }
-
-    fn chunk(&mut self, chunk: &Chunk) -> Result<Handled, End> {
-        let found = self.serve.sessions.find(chunk.session, self.visit.ip, Instant::now());
-        let Some(session) = found else { return self.refuse(chunk.session, DropReason::UnknownSession) };
-        if chunk.range.end > session.file.total {
-            return self.refuse(chunk.session, DropReason::BadRange);
-        }
-        match &mut self.errand {
-            Some(errand) if Arc::ptr_eq(&errand.session, &session) => {
-                if errand.is_full() {
-                    return Ok(Handled::Later);
-                }
-                errand.ask(chunk.range.clone());
-            }
-            _ => {
-                if !self.is_quiet() {
-                    return Ok(Handled::Later);
-                }
-                match Errand::new(session, self.serve.way()) {
-                    Ok(new) => self.errand.insert(new).ask(chunk.range.clone()),
-                    Err(_) => return self.refuse(chunk.session, DropReason::Busy),
-                }
-            }
-        }
-        Ok(Handled::Yes)
-    }
-
-    fn refuse(&mut self, session: SessionId, reason: DropReason) -> Result<Handled, End> {
-        if !self.is_quiet() {
-            return Ok(Handled::Later);
-        }
-        self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))
-    }
-
-    fn end_session(&mut self, drop: &Drop) -> Result<Handled, End> {
-        if self.errand.as_ref().is_some_and(|errand| errand.session.id == drop.session) {
-            self.errand = None;
-        }
-        match self.serve.sessions.end(drop.session, self.visit.ip, Instant::now()) {
-            Some(summary) => {
-                log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
-                self.answer(|head| summary.write(head))
-            }
-            None => self.refuse(drop.session, DropReason::UnknownSession),
-        }
     }
 
     /// Moves what can be moved without waiting; what it would have to wait for.
@@ -251,8 +182,8 @@ impl<'a> Counter<'a> {
                 continue;
             }
             let Some(errand) = &mut self.errand else { return Ok(Wants::Requests) };
-            if errand.pipe.held() > 0 {
-                match errand.pipe.drain(&*self.socket).map_err(End::Io)? {
+            if errand.holds_bytes() {
+                match errand.give_to(&self.socket).map_err(End::Io)? {
                     Moved::Bytes(_) => self.moved = now,
                     Moved::WouldBlock | Moved::End => return Ok(Wants::Room),
                 }
@@ -263,17 +194,21 @@ impl<'a> Counter<'a> {
             self.serve.copied.fetch_max(errand.most_copied(), Ordering::Relaxed);
             match step {
                 Step::Moved => {}
-                Step::Begun(range) => {
+                Step::Begun(Begun { range, request, previous }) => {
                     if let Some(sample) = errand.take_round_trip() {
                         self.serve.add_round_trip(sample);
                     }
-                    let file = errand.session.file.clone();
-                    let answer = ChunkAnswer { range, total: file.total, validator: &file.validator };
-                    self.answer(|head| answer.write(head))?;
+                    let (callee, file) = (errand.callee.clone(), errand.session.file.clone());
+                    let kept = self.digest.take().filter(|(of, _)| *of == errand.session.id);
+                    let previous = previous.or(kept.map(|(_, digest)| digest));
+                    let (total, validator) = (file.total, &file.validator);
+                    let answer = ChunkAnswer { range, total, validator, previous };
+                    self.sign(&callee, &request, |head| answer.write(head))?;
                 }
-                Step::Refused(reason) => {
-                    let session = errand.session.id;
-                    self.answer(|head| Drop { session, reason, retry_after: 0 }.write_answer(head))?;
+                Step::Refused(reason, request) => {
+                    let (session, callee) = (errand.session.id, errand.callee.clone());
+                    let drop = Drop { session, reason, retry_after: 0 };
+                    self.sign(&callee, &request, |head| drop.write_answer(head))?;
                 }
                 Step::Cut => return Err(End::Cut),
                 Step::Wait => return Ok(Wants::Origin),
@@ -299,6 +234,7 @@ impl<'a> Counter<'a> {
         // A session that nobody asks anything of is let go of, and its connection to the origin with it.
         let let_go = self.heard + SILENCE;
         if is_quiet && now >= let_go {
+            self.keep_digest();
             self.errand = None;
         }
         let until = match &mut self.errand {

@@ -2,16 +2,17 @@
 //! answers.
 //!
 //! Requests are read, and sent on to the origin, while a body flows and while the coordinator does not read; then the
-//! origin is not read either. What is held never grows: a head each way, one pipe, [`super::HOLD_BYTES`].
+//! origin is not read either. What is held never grows: a head each way, one buffer, [`super::HOLD_BYTES`].
 
 use core::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
+use bamqp_core::channel::Refusal;
 use bamqp_core::http::request::Request;
-use bamqp_core::http::write::WriteError;
 use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
+use bamqp_core::signature::SignError;
 
 use super::Serve;
 use super::counter::{Counter, Handled, Wants};
@@ -35,8 +36,10 @@ pub(super) enum End {
     Cut,
     /// What came is no message.
     Malformed,
-    /// An answer does not fit into a head.
-    Answer(WriteError),
+    /// A request was not authentic, fresh, and in its place.
+    Refused(Refusal),
+    /// An answer can't be written or signed.
+    Answer(SignError),
     /// What the system says of the connection.
     Io(io::Error),
 }
@@ -49,6 +52,7 @@ impl fmt::Display for End {
             End::Silent => f.write_str("silent for too long"),
             End::Cut => f.write_str("a chunk was cut short"),
             End::Malformed => f.write_str("malformed request"),
+            End::Refused(refusal) => write!(f, "{refusal}"),
             End::Answer(error) => write!(f, "{error}"),
             End::Io(error) => write!(f, "{error}"),
         }
@@ -106,7 +110,8 @@ impl<'a> Desk<'a> {
         while self.counter.closing.is_none() {
             let handled = match Request::parse(self.requests.data()) {
                 Ok(Some((request, length))) => {
-                    let handled = self.counter.handle(&request)?;
+                    let head = self.requests.data().get(..length).unwrap_or_default();
+                    let handled = self.counter.handle(&request, head)?;
                     if handled == Handled::Yes {
                         self.requests.consume(length);
                     }

@@ -43,7 +43,7 @@ impl Doors {
         let mut counts = self.lock();
         let count = counts.get_mut(place).filter(|count| **count < most)?;
         *count += 1;
-        Some(Visit { doors: self, place, ip, is_peer })
+        Some(Visit { doors: self, place, from, ip, is_peer })
     }
 }
 
@@ -52,7 +52,9 @@ impl Doors {
 pub struct Visit<'a> {
     doors: &'a Doors,
     place: usize,
-    /// Where it comes from.
+    /// Where it comes from, with the port.
+    pub from: SocketAddr,
+    /// Its address, as the configuration has it.
     pub ip: IpAddr,
     /// Whether that is a configured peer's address.
     pub is_peer: bool,

@@ -8,16 +8,19 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::{Callee, Reference};
 use bamqp_core::limits::MAX_PIPELINE;
+use bamqp_core::message::chunk::ChunkDigest;
 use bamqp_core::message::reason::DropReason;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::Fault;
 use heapless::Deque;
+use sha2::{Digest, Sha256};
 
 use super::sessions::Session;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::live::Live;
-use crate::net::{Pipe, PollFlags};
+use crate::net::{self, Moved, PollFlags};
 use crate::pace::{LOOK_AFTER, Pace};
 
 /// How long an address of the origin may take to accept a connection.
@@ -26,8 +29,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long the origin may be silent while it owes bytes. Long: the coordinator knows better when to give up.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Most bytes moved into the pipe at once.
-const SPLICE_BYTES: usize = 64 * 1024;
+/// Most bytes that are on their way through user space, where they are hashed.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// The way to origins, as all errands use it.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +46,12 @@ pub struct Way<'a> {
 /// What [`Errand::step`] did.
 #[derive(Debug)]
 pub enum Step {
-    /// Bytes of the oldest chunk are in the pipe.
+    /// Bytes of the oldest chunk are to be given out.
     Moved,
     /// The same, and they are its first ones: its head goes before them.
-    Begun(Range<u64>),
-    /// The oldest chunk can't be had; it is not due any more.
-    Refused(DropReason),
+    Begun(Begun),
+    /// The oldest chunk can't be had; it is not due any more. The answer to that request says why.
+    Refused(DropReason, Reference),
     /// The oldest chunk has begun and can't be had to its end.
     Cut,
     /// The origin has to bring more.
@@ -57,18 +60,36 @@ pub enum Step {
     Idle,
 }
 
+/// A chunk whose first bytes are there.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which.
+    pub range: Range<u64>,
+    /// The request that its head answers.
+    pub request: Reference,
+    /// Digest of the one before.
+    pub previous: Option<ChunkDigest>,
+}
+
 /// One session's chunks on one connection.
 #[derive(Debug)]
 pub struct Errand<'a> {
     /// The session.
     pub session: Arc<Session>,
-    /// What was fetched and is on its way to the coordinator. Emptied before the next [`Errand::step`].
-    pub pipe: Pipe,
+    /// Our side of it when the errand began.
+    pub callee: Callee,
+    buffer: Box<[u8]>,
+    /// What of it was fetched and not given out yet. Nothing is, before the next [`Errand::step`].
+    held: Range<usize>,
     way: Way<'a>,
     fetcher: Fetcher,
     /// Place of the origin's address in the session's.
     address: usize,
-    due: Deque<Range<u64>, MAX_PIPELINE>,
+    due: Deque<(Range<u64>, Reference), MAX_PIPELINE>,
+    /// Of the oldest chunk, as far as it came.
+    hash: Sha256,
+    /// Of the last chunk that came to its end, until somebody was told.
+    digest: Option<ChunkDigest>,
     /// Bytes of the oldest chunk that are still to come, once its first ones have.
     left: Option<u64>,
     /// The oldest chunk was asked for while no other was due.
@@ -84,33 +105,34 @@ pub struct Errand<'a> {
 
 impl<'a> Errand<'a> {
     /// Starts to connect to the session's origin.
-    ///
-    /// # Errors
-    /// If the process has no descriptors left.
-    pub fn new(session: Arc<Session>, way: Way<'a>) -> io::Result<Self> {
+    pub fn new(session: Arc<Session>, way: Way<'a>) -> Self {
         let address = session.address();
         let mut fetcher = fetcher(&session, address, way);
         // That it can't be reached is said to who asks for a chunk.
         let _ = fetcher.connect_early(way.live);
-        Ok(Self {
+        Self {
+            callee: session.callee(),
             session,
-            pipe: Pipe::new()?,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            held: 0..0,
             way,
             fetcher,
             address,
             due: Deque::new(),
+            hash: Sha256::new(),
+            digest: None,
             left: None,
             asked_alone: false,
             failed: None,
             pace: None,
             heard: Instant::now(),
             unreachable: 0,
-        })
+        }
     }
 
     /// Whether all that was asked for has been given out.
     pub fn is_quiet(&self) -> bool {
-        self.due.is_empty() && self.pipe.held() == 0
+        self.due.is_empty() && self.held.is_empty()
     }
 
     /// Whether chunks are due.
@@ -123,12 +145,12 @@ impl<'a> Errand<'a> {
         self.due.is_full()
     }
 
-    /// Asks for `range`, which lies within the file.
-    pub fn ask(&mut self, range: Range<u64>) {
+    /// Asks for `range`, which lies within the file, for the request of that name.
+    pub fn ask(&mut self, range: Range<u64>, request: Reference) {
         if self.due.is_empty() {
             (self.heard, self.asked_alone) = (Instant::now(), true);
         }
-        if self.due.push_back(range.clone()).is_err() || self.failed.is_some() {
+        if self.due.push_back((range.clone(), request)).is_err() || self.failed.is_some() {
             return; // a chunk that is due after one that failed fails with it
         }
         if let Err(fault) = self.fetcher.ask(range, self.way.live) {
@@ -145,38 +167,64 @@ impl<'a> Errand<'a> {
         }
     }
 
-    /// Moves what the origin has sent into the pipe.
+    /// Whether something was fetched and not given out yet.
+    pub fn holds_bytes(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Gives out what is held, as much as `to` takes.
+    ///
+    /// # Errors
+    /// What the system says of the connection.
+    pub fn give_to(&mut self, to: &TcpStream) -> io::Result<Moved> {
+        let moved = net::write(to, self.buffer.get(self.held.clone()).unwrap_or_default())?;
+        if let Moved::Bytes(bytes) = moved {
+            self.held.start += bytes;
+        }
+        Ok(moved)
+    }
+
+    /// The digest of the last chunk that came to its end, once.
+    pub fn take_digest(&mut self) -> Option<ChunkDigest> {
+        self.digest.take()
+    }
+
+    /// Takes what the origin has sent.
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
-            let Some(chunk) = self.due.front().cloned() else {
+            let Some((chunk, request)) = self.due.front().cloned() else {
                 self.failed = None;
                 return Step::Idle;
             };
             if let Some(reason) = self.failed {
-                return self.give_up(&chunk, reason);
+                return self.give_up(&chunk, request, reason);
             }
-            match self.fetcher.splice_into(&mut self.pipe, SPLICE_BYTES, self.way.live) {
-                Ok(Progress::Bytes(bytes)) => return self.moved(chunk, bytes, now),
+            match self.fetcher.read(&mut self.buffer, self.way.live) {
+                Ok(Progress::Bytes(bytes)) => return self.moved(chunk, request, bytes, now),
                 Ok(Progress::Blocked | Progress::Idle) => return Step::Wait,
                 Err(fault) => self.fail(fault),
             }
         }
     }
 
-    fn moved(&mut self, chunk: Range<u64>, bytes: usize, now: Instant) -> Step {
+    fn moved(&mut self, chunk: Range<u64>, request: Reference, bytes: usize, now: Instant) -> Step {
+        self.held = 0..bytes;
+        self.hash.update(self.buffer.get(self.held.clone()).unwrap_or_default());
         (self.heard, self.unreachable) = (now, 0);
         self.session.touch(now);
         let has_begun = self.left.is_some();
+        let previous = if has_begun { None } else { self.digest.take() };
         let left = self.left.unwrap_or(chunk.end - chunk.start).saturating_sub(bytes as u64);
         self.measure(bytes, has_begun, now);
         if left == 0 {
             self.due.pop_front();
             self.left = None;
             self.session.add_served(chunk.clone());
+            self.digest = Some(ChunkDigest(self.hash.finalize_reset().into()));
         } else {
             self.left = Some(left);
         }
-        if has_begun { Step::Moved } else { Step::Begun(chunk) }
+        if has_begun { Step::Moved } else { Step::Begun(Begun { range: chunk, request, previous }) }
     }
 
     fn measure(&mut self, bytes: usize, has_begun: bool, now: Instant) {
@@ -199,7 +247,7 @@ impl<'a> Errand<'a> {
         self.fetcher.most_copied()
     }
 
-    fn give_up(&mut self, chunk: &Range<u64>, reason: DropReason) -> Step {
+    fn give_up(&mut self, chunk: &Range<u64>, request: Reference, reason: DropReason) -> Step {
         match self.left {
             Some(left) => {
                 self.session.add_served(chunk.start..chunk.end.saturating_sub(left));
@@ -207,7 +255,7 @@ impl<'a> Errand<'a> {
             }
             None => {
                 self.due.pop_front();
-                Step::Refused(reason)
+                Step::Refused(reason, request)
             }
         }
     }
@@ -228,14 +276,14 @@ impl<'a> Errand<'a> {
             self.failed = Some(reason(fault));
             return;
         }
-        for range in &self.due {
+        for (range, _) in &self.due {
             if let Err(fault) = self.fetcher.ask(range.clone(), self.way.live) {
                 return self.fail(fault); // there is one address less each time
             }
         }
     }
 
-    /// What to wait for on the way to the origin, and when to look at the latest. `reading`: the pipe is empty, so
+    /// What to wait for on the way to the origin, and when to look at the latest. `reading`: nothing is held, so
     /// the origin's bytes are wanted.
     pub fn wants(&mut self, reading: bool, now: Instant) -> Option<(&TcpStream, PollFlags, Option<Instant>)> {
         if self.due.is_empty() || self.failed.is_some() {
@@ -296,7 +344,9 @@ fn reason(fault: Fault) -> DropReason {
         | Fault::WrongRange
         | Fault::WrongLength
         | Fault::Encoded
-        | Fault::Declined => DropReason::OriginUnusable,
+        | Fault::Declined
+        | Fault::Unauthentic
+        | Fault::Corrupt => DropReason::OriginUnusable,
     }
 }
 
@@ -309,8 +359,9 @@ mod tests {
 
     use super::*;
     use crate::fetch::File;
-    use crate::net::{self, PollFd};
+    use crate::net::PollFd;
     use crate::origin::Addresses;
+    use crate::serve::tests::{callee, request};
 
     fn session(addresses: &[core::net::SocketAddr]) -> Arc<Session> {
         let file = File {
@@ -321,8 +372,8 @@ mod tests {
             accept: None,
         };
         let addresses = Addresses::from_slice(addresses).unwrap();
-        let coordinator = "127.0.0.1".parse().unwrap();
-        Arc::new(Session::new(SessionId([1; 16]), coordinator, file, addresses, Instant::now()))
+        let id = SessionId([1; 16]);
+        Arc::new(Session::new(id, callee(1, id), file, addresses, Instant::now()))
     }
 
     /// What comes of the oldest chunk.
@@ -345,9 +396,9 @@ mod tests {
         let live = Live::default();
         let way = Way { from: None, via: "test", live: &live };
         let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
-        let mut errand = Errand::new(session.clone(), way).unwrap();
-        errand.ask(0..4);
-        errand.ask(4..10);
+        let mut errand = Errand::new(session.clone(), way);
+        errand.ask(0..4, request(1));
+        errand.ask(4..10, request(2));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut socket = origin.accept().unwrap().0;
@@ -356,8 +407,12 @@ mod tests {
                 io::Write::write_all(&mut socket, format!("{head}abcd").as_bytes()).unwrap();
                 let _ = io::Read::read(&mut socket, &mut [0; 100]);
             });
-            let Step::Begun(range) = outcome(&mut errand) else { panic!("not fetched") };
-            assert_eq!((range, errand.pipe.held()), (0..4, 4));
+            let Step::Begun(begun) = outcome(&mut errand) else { panic!("not fetched") };
+            assert_eq!((begun.range, begun.request, begun.previous), (0..4, request(1), None));
+            assert!(errand.holds_bytes());
+            // printf abcd | openssl dgst -sha256 -binary | base64
+            let digest = "sha-256=:iNQmb9TmM40TuEX88olXnSCciXgjuSF9o+Fhk28DFYk=:".parse().unwrap();
+            assert_eq!(errand.take_digest(), Some(digest));
         });
         assert_eq!(session.address(), 2);
     }
@@ -367,12 +422,12 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let live = Live::default();
         let session = session(&[closed(), closed()]);
-        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live }).unwrap();
-        errand.ask(0..4);
-        errand.ask(4..10);
-        for _ in 0..2 {
-            let Step::Refused(reason) = outcome(&mut errand) else { panic!("not refused") };
-            assert_eq!(reason, DropReason::OriginUnreachable);
+        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live });
+        errand.ask(0..4, request(1));
+        errand.ask(4..10, request(2));
+        for place in 1..=2 {
+            let Step::Refused(reason, to) = outcome(&mut errand) else { panic!("not refused") };
+            assert_eq!((reason, to), (DropReason::OriginUnreachable, request(place)));
         }
         assert!(matches!(errand.step(Instant::now()), Step::Idle));
     }

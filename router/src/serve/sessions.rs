@@ -1,14 +1,15 @@
 //! The sessions that this router works for: which coordinator, which file, and what was served. Not responsible for
 //! connections; several of one coordinator may use a session.
 
-use core::net::IpAddr;
 use core::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bamqp_core::message::SessionId;
+use bamqp_core::channel::{Callee, Incoming, Links, Reference, Refusal};
+use bamqp_core::http::request::Request;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::message::{Fingerprint, SessionId};
 
 use crate::fetch::File;
 use crate::origin::Addresses;
@@ -22,7 +23,7 @@ pub struct Session {
     /// Its name.
     pub id: SessionId,
     /// Whose it is; nobody else may use it.
-    pub coordinator: IpAddr,
+    pub coordinator: Fingerprint,
     /// What is fetched.
     pub file: Arc<File>,
     /// Where from: checked after resolving.
@@ -32,6 +33,9 @@ pub struct Session {
 
 #[derive(Debug)]
 struct State {
+    /// Our side of the channel.
+    callee: Callee,
+    links: Links,
     served: Summary,
     heard: Instant,
     /// Place in `addresses` of the one that is used.
@@ -40,20 +44,39 @@ struct State {
 
 impl Session {
     /// A session that was asked for `now`.
-    pub fn new(
-        id: SessionId,
-        coordinator: IpAddr,
-        file: File,
-        addresses: Addresses,
-        now: Instant,
-    ) -> Session {
-        let state = Mutex::new(State { served: Summary::new(), heard: now, address: 0 });
+    pub fn new(id: SessionId, callee: Callee, file: File, addresses: Addresses, now: Instant) -> Session {
+        let coordinator = callee.coordinator();
+        let links = Links::AFTER_INIT;
+        let state = Mutex::new(State { callee, links, served: Summary::new(), heard: now, address: 0 });
         Session { id, coordinator, file: Arc::new(file), addresses, state }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one call, so a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our side of the channel, as the last INIT has it.
+    pub fn callee(&self) -> Callee {
+        self.lock().callee.clone()
+    }
+
+    /// Whether `request` is the coordinator's next on a connection, `link`; something was asked `now` then.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn check(
+        &self,
+        request: &Request<'_>,
+        link: &mut Option<Incoming>,
+        now: Instant,
+    ) -> Result<(Callee, Reference), Refusal> {
+        let mut state = self.lock();
+        let State { callee, links, .. } = &mut *state;
+        let reference = callee.check(request, links, link)?;
+        let callee = callee.clone();
+        state.heard = now;
+        Ok((callee, reference))
     }
 
     /// Something was asked or passed on.
@@ -130,15 +153,13 @@ impl Sessions {
         table.len() >= self.most && table.iter().all(is_in_use)
     }
 
-    /// The session, if it is this coordinator's; it was heard of now.
-    pub fn find(&self, id: SessionId, coordinator: IpAddr, now: Instant) -> Option<Arc<Session>> {
-        let table = self.lock(now);
-        let session = table.iter().find(|session| session.id == id && session.coordinator == coordinator)?;
-        session.touch(now);
-        Some(session.clone())
+    /// The session of this name. Whether a request is of its coordinator, [`Session::check`] tells.
+    pub fn find(&self, id: SessionId, now: Instant) -> Option<Arc<Session>> {
+        self.lock(now).iter().find(|session| session.id == id).cloned()
     }
 
-    /// Enters a session, or finds it again if the same coordinator means the same file by it. The one that was
+    /// Enters a session, or finds it again if the same coordinator means the same file by it; then its keys are those of
+    /// the new INIT. The one that was
     /// silent for longest of those that no connection works for makes room.
     ///
     /// # Errors
@@ -146,12 +167,13 @@ impl Sessions {
     pub fn begin(&self, session: Session, now: Instant) -> Result<Arc<Session>, DeclineReason> {
         let mut table = self.lock(now);
         if let Some(known) = table.iter().find(|known| known.id == session.id) {
-            known.touch(now);
-            return if known.is_same(&session) {
-                Ok(known.clone())
-            } else {
-                Err(DeclineReason::DuplicateSession)
-            };
+            if !known.is_same(&session) {
+                return Err(DeclineReason::DuplicateSession);
+            }
+            let mut state = known.lock();
+            (state.callee, state.links, state.heard) = (session.callee(), Links::AFTER_INIT, now);
+            drop(state);
+            return Ok(known.clone());
         }
         if table.len() >= self.most {
             let unused = table.iter().enumerate().filter(|(_, session)| !is_in_use(session));
@@ -164,12 +186,10 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Ends this coordinator's session; what was served in it.
-    pub fn end(&self, id: SessionId, coordinator: IpAddr, now: Instant) -> Option<Summary> {
-        let mut table = self.lock(now);
-        let place =
-            table.iter().position(|session| session.id == id && session.coordinator == coordinator)?;
-        Some(table.remove(place).summary())
+    /// Ends a session; what was served in it.
+    pub fn end(&self, session: &Arc<Session>, now: Instant) -> Summary {
+        self.lock(now).retain(|other| !Arc::ptr_eq(other, session));
+        session.summary()
     }
 }
 
@@ -178,11 +198,13 @@ mod tests {
     use bamqp_core::http::validator::Validator;
 
     use super::*;
+    use crate::serve::tests::callee;
 
-    const A: &str = "127.0.0.1";
-    const B: &str = "127.0.0.2";
+    /// Coordinators, by their seeds.
+    const A: u8 = 1;
+    const B: u8 = 2;
 
-    fn session(id: u8, coordinator: &str, uri: &str, now: Instant) -> Session {
+    fn session(id: u8, coordinator: u8, uri: &str, now: Instant) -> Session {
         let file = File {
             uri: uri.into(),
             total: 1000,
@@ -190,11 +212,8 @@ mod tests {
             user_agent: None,
             accept: None,
         };
-        Session::new(SessionId([id; 16]), coordinator.parse().unwrap(), file, Addresses::new(), now)
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+        let id = SessionId([id; 16]);
+        Session::new(id, callee(coordinator, id), file, Addresses::new(), now)
     }
 
     #[test]
@@ -207,9 +226,8 @@ mod tests {
             assert_eq!(sessions.begin(other, now).unwrap_err(), DeclineReason::DuplicateSession);
         }
         assert_eq!(sessions.count(now), 1);
-        assert!(sessions.find(SessionId([1; 16]), ip(A), now).is_some());
-        assert!(sessions.find(SessionId([1; 16]), ip(B), now).is_none());
-        assert!(sessions.end(SessionId([1; 16]), ip(B), now).is_none());
+        assert!(sessions.find(SessionId([1; 16]), now).is_some());
+        assert!(sessions.find(SessionId([2; 16]), now).is_none());
     }
 
     #[test]
@@ -225,8 +243,8 @@ mod tests {
         drop((first, second));
         assert!(!sessions.is_full(later));
         let _third = sessions.begin(session(3, A, "http://x/", later), later).unwrap();
-        assert!(sessions.find(SessionId([1; 16]), ip(A), later).is_none());
-        assert!(sessions.find(SessionId([2; 16]), ip(A), later).is_some());
+        assert!(sessions.find(SessionId([1; 16]), later).is_none());
+        assert!(sessions.find(SessionId([2; 16]), later).is_some());
     }
 
     #[test]
@@ -237,10 +255,10 @@ mod tests {
         drop(sessions.begin(session(3, A, "http://x/", start), start).unwrap());
         let before = start + SILENCE - Duration::from_millis(1);
         assert_eq!(sessions.count(before), 3);
-        assert!(sessions.find(SessionId([3; 16]), ip(A), before).is_some());
+        sessions.find(SessionId([3; 16]), before).unwrap().touch(before);
         let after = start + SILENCE;
         assert_eq!(sessions.count(after), 2);
-        assert!(sessions.find(SessionId([2; 16]), ip(A), after).is_none());
+        assert!(sessions.find(SessionId([2; 16]), after).is_none());
         drop(used);
         assert_eq!(sessions.count(after), 1);
     }
@@ -252,7 +270,7 @@ mod tests {
         session.add_served(0..100);
         session.add_served(100..150);
         session.add_served(0..10);
-        let summary = sessions.end(session.id, ip(A), now).unwrap();
+        let summary = sessions.end(&session, now);
         assert_eq!((summary.served(), summary.bytes), (&[0..150, 0..10][..], 160));
         assert_eq!(sessions.count(now), 0);
     }

@@ -17,7 +17,7 @@ pub fn status(shared: &Shared) -> Document {
     let count = |counter: &std::sync::atomic::AtomicU32| counter.load(Ordering::Relaxed);
     let serving = shared.serve.report();
     let facts = vec![
-        (("router", Unit::Text), shared.key.fingerprint().to_string().into()),
+        (("router", Unit::Text), shared.keyring.me().fingerprint().to_string().into()),
         (("version", Unit::Text), env!("CARGO_PKG_VERSION").into()),
         (("running", Unit::Seconds), shared.trust.now().running.into()),
         (("own_link", Unit::Rate), shared.own_link.rate().into()),

@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -169,12 +170,22 @@ impl Drop for Origin {
     }
 }
 
+/// A folder for a ledger of its own, among the build's files.
+pub fn log_dir() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+    let path = format!("{}/log-{}-{number}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let _ = std::fs::remove_dir_all(&path); // of an earlier process with this number
+    path.into()
+}
+
 /// A configuration for tests: any port, and origins on loopback may be reached.
 pub fn config() -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         state_dir: "/nonexistent".into(),
+        log_dir: log_dir(),
         ..Config::default()
     }
 }

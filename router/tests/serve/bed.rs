@@ -1,24 +1,30 @@
 //! A router's peer side behind a real listener, and a coordinator that speaks to it.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bamqp_core::channel::{Caller, Challenge, Identity, Neighbour, Outgoing, Reference, Tally};
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::Validator;
 use bamqp_core::http::write::HeadWriter;
 use bamqp_core::message::chunk::Chunk;
 use bamqp_core::message::drop::{Drop as DropMessage, Summary};
+use bamqp_core::message::hello::Hello;
 use bamqp_core::message::init::{Answer, Init};
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_router::config::{Config, Peer};
+use bamqp_router::keyring::Keyring;
 use bamqp_router::keys::KeyPair;
+use bamqp_router::ledger_file::Ledger;
 use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
@@ -33,11 +39,32 @@ pub const STRANGER: &str = "127.0.10.99";
 /// The router's key.
 pub const SEED: [u8; 32] = [7; 32];
 
+/// The key of the router at an address: its last byte.
+pub fn seed_of(ip: &str) -> [u8; 32] {
+    [ip.rsplit('.').next().unwrap().parse().unwrap(); 32]
+}
+
+/// What coordinators know of their sessions, by address.
+type Callers = Arc<Mutex<HashMap<(String, SessionId), Arc<Caller>>>>;
+
+/// A folder for a ledger of its own, among the build's files.
+fn log_dir() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+    let path = format!("{}/serve-log-{}-{number}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let _ = std::fs::remove_dir_all(&path); // of an earlier process with this number
+    path.into()
+}
+
 pub struct Bed {
     pub address: SocketAddr,
+    pub keyring: Arc<Keyring>,
     pub serve: Arc<Serve>,
+    callers: Callers,
     pub live: Arc<Live>,
     pub trust: Arc<TrustStore>,
+    pub ledger: Arc<Ledger>,
+    pub log_dir: PathBuf,
     pub key: Fingerprint,
     /// Connections that were made to it.
     pub connections: Arc<AtomicUsize>,
@@ -58,10 +85,10 @@ impl Bed {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let pair = KeyPair::from_seed(SEED);
-        let peer = |name: &str, ip: &str, key| Peer {
+        let peer = |name: &str, ip: &str| Peer {
             name: name.into(),
             address: SocketAddr::new(ip.parse().unwrap(), 7733),
-            public_key: [key; 32],
+            public_key: *KeyPair::from_seed(seed_of(ip)).public(),
         };
         let mut config = Config {
             allow_private: vec!["127.0.20.0/24".parse().unwrap(), "127.0.11.0/24".parse().unwrap()],
@@ -69,20 +96,24 @@ impl Bed {
             max_peer_sessions: 3,
             bandwidth: 20_000_000,
             state_dir: "/nonexistent".into(),
-            peers: vec![peer("a", A, 1), peer("b", B, 2)],
+            log_dir: log_dir(),
+            peers: vec![peer("a", A), peer("b", B)],
             ..Config::default()
         };
         change(&mut config);
         let live = Arc::new(Live::default());
         let gate = Arc::new(Gate::new(&config, vec![address]));
+        let keyring = Arc::new(Keyring::new(&pair, &config.peers).unwrap());
         let trust = Arc::new(TrustStore::open(&config));
+        let ledger = Arc::new(Ledger::open(&config, pair.public()).unwrap());
         let serve = Arc::new(Serve::new(
             &config,
-            pair.fingerprint(),
+            keyring.clone(),
             "bamqp-test",
             gate,
             live.clone(),
             trust.clone(),
+            Some(ledger.clone()),
         ));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
@@ -98,18 +129,44 @@ impl Bed {
             }
         });
         let key = pair.fingerprint();
-        Bed { address, serve, live, trust, key, connections, thread: Some(thread) }
+        let callers = Callers::default();
+        Bed {
+            address,
+            keyring,
+            serve,
+            callers,
+            live,
+            trust,
+            ledger,
+            log_dir: config.log_dir,
+            key,
+            connections,
+            thread: Some(thread),
+        }
     }
 
     /// A connection from there.
     pub fn connect(&self, from: &str) -> Line {
-        let from: IpAddr = from.parse().unwrap();
+        let ip: IpAddr = from.parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let socket = net::connect(self.address, Some(from), deadline).unwrap();
+        let socket = net::connect(self.address, Some(ip), deadline).unwrap();
         socket.set_nonblocking(false).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
-        Line { socket, inbox: Vec::new(), key: self.key }
+        let me = Identity::from_seed(seed_of(from)).unwrap();
+        let peer = me.agree(KeyPair::from_seed(SEED).public()).unwrap();
+        Line {
+            socket,
+            inbox: Vec::new(),
+            key: self.key,
+            from: from.into(),
+            me,
+            peer,
+            challenge: None,
+            callers: self.callers.clone(),
+            link: None,
+            pending: Vec::new(),
+        }
     }
 }
 
@@ -126,6 +183,14 @@ pub struct Line {
     pub socket: TcpStream,
     inbox: Vec<u8>,
     key: Fingerprint,
+    from: String,
+    pub me: Identity,
+    pub peer: Neighbour,
+    pub challenge: Option<Challenge>,
+    callers: Callers,
+    link: Option<(SessionId, Outgoing)>,
+    /// What was asked and not answered yet.
+    pending: Vec<(Arc<Caller>, Reference)>,
 }
 
 /// The head of an answer, as text and bytes.
@@ -156,6 +221,48 @@ impl Line {
         write(&mut head);
         let length = head.finish().unwrap();
         self.socket.write_all(&buffer[..length]).unwrap();
+    }
+
+    fn caller(&self, session: SessionId) -> Option<Arc<Caller>> {
+        self.callers.lock().unwrap().get(&(self.from.clone(), session)).cloned()
+    }
+
+    /// Sends a request of a session under its keys; without any if it was never accepted.
+    pub fn send_in(&mut self, session: SessionId, write: impl FnOnce(&mut HeadWriter<'_>)) {
+        let Some(caller) = self.caller(session) else { return self.send(write) };
+        let mut buffer = [0; 4096];
+        let mut head = HeadWriter::new(&mut buffer);
+        write(&mut head);
+        let (_, mut link) = self
+            .link
+            .take()
+            .filter(|(of, _)| *of == session)
+            .unwrap_or_else(|| (session, caller.next_link()));
+        let (length, reference) = caller.seal(head, &mut link).unwrap();
+        self.link = Some((session, link));
+        self.pending.push((caller, reference));
+        self.socket.write_all(&buffer[..length]).unwrap();
+    }
+
+    /// The answer to one of the requests that were sent: authentic, unless it is that the session is not known.
+    pub fn answer(&mut self) -> Option<Head> {
+        let head = self.head()?;
+        self.authentic(&head);
+        Some(head)
+    }
+
+    fn authentic(&mut self, head: &Head) {
+        head.with(|response| match response.fields.text("BAMQP-Sequence") {
+            Some(sequence) => {
+                let is_it = |(_, to): &(_, Reference)| to.sequence.to_string() == sequence;
+                let place = self.pending.iter().position(is_it).expect("an answer to nothing");
+                let (caller, to) = self.pending.remove(place);
+                caller.check(response, &to).unwrap();
+            }
+            None => {
+                assert_eq!(DropMessage::of_answer(response).unwrap().reason, DropReason::UnknownSession);
+            }
+        });
     }
 
     pub fn send_raw(&mut self, bytes: &[u8]) {
@@ -202,7 +309,12 @@ impl Line {
 
     pub fn hello(&mut self) -> Option<Head> {
         self.send(|head| bamqp_core::message::hello::write_request(head, &"peer"));
-        self.head()
+        let head = self.head()?;
+        match head.with(|response| Hello::parse(response)) {
+            Ok(hello) => self.challenge = hello.challenge,
+            Err(_) => self.authentic(&head), // another answer came first
+        }
+        Some(head)
     }
 
     pub fn init(&mut self, session: SessionId, uri: &str, size: u64) -> Result<(u64, u32), DeclineReason> {
@@ -216,6 +328,35 @@ impl Line {
         uri: &str,
         size: u64,
     ) -> Result<(u64, u32), DeclineReason> {
+        let (head, caller, reference) = self.signed_init(recipient, session, uri, size);
+        self.send_raw(head.as_bytes());
+        self.head().unwrap().with(|response| {
+            caller.check(response, &reference).unwrap();
+            match Answer::parse(response).unwrap() {
+                Answer::Accept(accept) => {
+                    assert_eq!(accept.target, Uri::parse(uri).unwrap());
+                    self.link = Some((session, caller.first_link()));
+                    let mut callers = self.callers.lock().unwrap();
+                    callers.insert((self.from.clone(), session), Arc::new(caller));
+                    Ok((accept.bandwidth, accept.hold))
+                }
+                Answer::Decline(decline) => Err(decline.reason),
+            }
+        })
+    }
+
+    /// An INIT for the challenge that is open here; a HELLO asks for one first.
+    pub fn signed_init(
+        &mut self,
+        recipient: Fingerprint,
+        session: SessionId,
+        uri: &str,
+        size: u64,
+    ) -> (String, Caller, Reference) {
+        if self.challenge.is_none() {
+            self.hello().unwrap();
+        }
+        let challenge = self.challenge.take().unwrap_or(Challenge { log_head: [0; 32], random: [0; 16] });
         let init = Init {
             session,
             target: Uri::parse(uri).unwrap(),
@@ -226,23 +367,21 @@ impl Line {
             user_agent: Some(b"test/1"),
             accept: None,
         };
-        self.send(|head| init.write(head, &"peer"));
-        self.head().unwrap().with(|response| match Answer::parse(response).unwrap() {
-            Answer::Accept(accept) => {
-                assert_eq!(accept.target, init.target);
-                Ok((accept.bandwidth, accept.hold))
-            }
-            Answer::Decline(decline) => Err(decline.reason),
-        })
+        let mut buffer = [0; 8192];
+        let mut head = HeadWriter::new(&mut buffer);
+        init.write(&mut head, &"peer");
+        let sealed = self.me.seal_init(head, &init, &self.peer, &challenge, &mut Tally::default());
+        let (length, caller, reference) = sealed.unwrap();
+        (String::from_utf8(buffer[..length].to_vec()).unwrap(), caller, reference)
     }
 
     pub fn ask(&mut self, session: SessionId, range: Range<u64>) {
-        self.send(|head| Chunk { session, range }.write(head, &"peer"));
+        self.send_in(session, |head| Chunk { session, range }.write(head, &"peer"));
     }
 
     /// The answer to a chunk: its bytes, or why there are none.
     pub fn chunk(&mut self, range: Range<u64>, total: u64) -> Result<Vec<u8>, DropReason> {
-        let head = self.head().expect("the connection was closed");
+        let head = self.answer().expect("the connection was closed");
         head.with(|response| match response.status {
             206 => {
                 let validator = Validator::entity_tag(b"\"v\"").unwrap();
@@ -256,8 +395,8 @@ impl Line {
 
     pub fn end(&mut self, session: SessionId) -> Result<Summary, DropReason> {
         let drop = DropMessage { session, reason: DropReason::Done, retry_after: 0 };
-        self.send(|head| drop.write_request(head, &"peer"));
-        self.head().unwrap().with(|response| match response.status {
+        self.send_in(session, |head| drop.write_request(head, &"peer"));
+        self.answer().unwrap().with(|response| match response.status {
             200 => Ok(Summary::parse(response).unwrap()),
             _ => Err(DropMessage::of_answer(response).unwrap().reason),
         })

@@ -1,11 +1,10 @@
-//! A fetcher whose bytes are only passed on: into a pipe, inside the kernel. Also what a connection that waits for its
-//! first request needs. Not responsible for where the pipe leads.
+//! What a fetcher does ahead of reading: connecting before the first request, and sending requests on while nobody takes
+//! the bytes. Not responsible for reading.
 
 use bamqp_core::transfer::Fault;
 
-use super::{Fetcher, Progress, Source};
+use super::{Fetcher, Source};
 use crate::live::Live;
-use crate::net::{Moved, Pipe};
 
 impl Fetcher {
     /// Starts to connect to the origin, so that the first request finds the connection made.
@@ -29,52 +28,6 @@ impl Fetcher {
         self.send()
     }
 
-    /// Moves what is there of the oldest range into `pipe`, at most `most` bytes, without waiting and never beyond
-    /// the range. Only what came together with the head passes through user space. `Blocked` is also what a full
-    /// pipe gives: so empty it before waiting.
-    ///
-    /// # Errors
-    /// As [`Fetcher::read`].
-    pub fn splice_into(&mut self, pipe: &mut Pipe, most: usize, live: &Live) -> Result<Progress, Fault> {
-        self.send()?;
-        let left = loop {
-            if let Some(left) = self.body {
-                break left;
-            }
-            if self.asks.is_empty() {
-                return Ok(Progress::Idle);
-            }
-            if !self.read_head(live)? {
-                return Ok(Progress::Blocked);
-            }
-        };
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(most);
-        let data = self.inbox.data();
-        let came_along = data.get(..most.min(data.len())).unwrap_or_default();
-        let moved = match came_along.is_empty() {
-            false => pipe.push(came_along).inspect(|moved| {
-                if let Moved::Bytes(bytes) = *moved {
-                    self.inbox.consume(bytes);
-                    self.count_copied(bytes);
-                }
-            }),
-            true => match &self.socket {
-                Some(socket) => pipe.fill(&**socket, most),
-                None => return Err(Fault::Closed),
-            },
-        };
-        let got = match moved.map_err(|_| Fault::Closed)? {
-            Moved::Bytes(bytes) => bytes,
-            Moved::WouldBlock => return Ok(Progress::Blocked),
-            Moved::End => return Err(Fault::Closed),
-        };
-        self.body = Some(left - got as u64);
-        if left == got as u64 {
-            self.finish_answer(live);
-        }
-        Ok(Progress::Bytes(got))
-    }
-
     /// Lets go of a connection that the origin has closed while nothing was asked for.
     pub(super) fn forget_if_closed(&mut self) {
         let Source::Origin { .. } = self.source else { return };
@@ -96,7 +49,7 @@ mod tests {
     use bamqp_core::http::validator::Validator;
 
     use super::*;
-    use crate::fetch::File;
+    use crate::fetch::{File, Progress};
     use crate::net;
 
     /// A fetcher of a file of ten bytes, and where it will connect to.
@@ -122,9 +75,9 @@ mod tests {
         )
     }
 
-    fn splice(fetcher: &mut Fetcher, pipe: &mut Pipe, live: &Live) -> Result<Progress, Fault> {
+    fn read(fetcher: &mut Fetcher, buffer: &mut [u8], live: &Live) -> Result<Progress, Fault> {
         loop {
-            let progress = fetcher.splice_into(pipe, 1000, live)?;
+            let progress = fetcher.read(buffer, live)?;
             let Some((socket, flags)) = fetcher.wants().filter(|_| progress == Progress::Blocked) else {
                 return Ok(progress);
             };
@@ -136,41 +89,36 @@ mod tests {
     #[test]
     fn what_came_with_the_head_goes_first_and_the_next_answer_stays() {
         let (mut fetcher, listener) = fetcher();
-        let (mut pipe, live) = (Pipe::new().unwrap(), Live::default());
+        let (mut bytes, live) = ([0; 100], Live::default());
         fetcher.ask(0..5, &live).unwrap();
         let mut origin = listener.accept().unwrap().0;
         write!(origin, "{}ab", answer("0-4", false)).unwrap();
-        assert_eq!(splice(&mut fetcher, &mut pipe, &live), Ok(Progress::Bytes(2)));
+        assert_eq!(read(&mut fetcher, &mut bytes, &live), Ok(Progress::Bytes(2)));
         assert!(fetcher.take_head_times().is_some() && fetcher.take_head_times().is_none());
         fetcher.ask(5..10, &live).unwrap();
         write!(origin, "cde{}fghij", answer("5-9", false)).unwrap();
         let mut got = 2;
         while got < 10 {
-            match splice(&mut fetcher, &mut pipe, &live) {
+            match read(&mut fetcher, &mut bytes[got..], &live) {
                 Ok(Progress::Bytes(bytes)) => got += bytes,
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(splice(&mut fetcher, &mut pipe, &live), Ok(Progress::Idle));
-        let mut end = [0; 10];
-        let (near, far) = (TcpListener::bind("127.0.0.1:0").unwrap(), std::net::TcpStream::connect);
-        let out = far(near.local_addr().unwrap()).unwrap();
-        pipe.drain(&out).unwrap();
-        std::io::Read::read_exact(&mut near.accept().unwrap().0, &mut end).unwrap();
-        assert_eq!(&end, b"abcdefghij");
+        assert_eq!(read(&mut fetcher, &mut bytes[got..], &live), Ok(Progress::Idle));
+        assert_eq!(&bytes[..got], b"abcdefghij");
     }
 
     #[test]
     fn that_there_is_no_next_connection_is_told_after_the_last_bytes() {
         let (mut fetcher, listener) = fetcher();
-        let (mut pipe, live) = (Pipe::new().unwrap(), Live::default());
+        let (mut bytes, live) = ([0; 100], Live::default());
         fetcher.ask(0..5, &live).unwrap();
         fetcher.ask(5..10, &live).unwrap();
         let mut origin = listener.accept().unwrap().0;
         write!(origin, "{}abcde", answer("0-4", true)).unwrap();
         let stopped = Live::default();
         stopped.stop();
-        assert_eq!(splice(&mut fetcher, &mut pipe, &stopped), Ok(Progress::Bytes(5)));
-        assert_eq!(splice(&mut fetcher, &mut pipe, &stopped), Err(Fault::Unreachable));
+        assert_eq!(read(&mut fetcher, &mut bytes, &stopped), Ok(Progress::Bytes(5)));
+        assert_eq!(read(&mut fetcher, &mut bytes, &stopped), Err(Fault::Unreachable));
     }
 }

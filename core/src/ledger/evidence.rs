@@ -1,0 +1,84 @@
+//! What makes an INIT in a ledger evidence: it was signed by the router whose key stands beside it, for the router whose
+//! ledger it is, and says what the entry says. Not responsible for how a signature is made.
+
+use core::fmt;
+
+use super::{Hash, InitEvent};
+use crate::channel::Challenge;
+use crate::http::request::Request;
+use crate::message::{Fingerprint, PeerRequest};
+use crate::signature::{Message, SignatureError, parameter, verify_init};
+
+/// Why an INIT entry proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The head is no INIT.
+    NotAnInit,
+    /// It was meant for another router.
+    Recipient(Fingerprint),
+    /// The entry has another value than the head in this field.
+    Field(&'static str),
+    /// The coordinator did not sign it.
+    Signature(SignatureError),
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mismatch::NotAnInit => f.write_str("its head is no INIT"),
+            Mismatch::Recipient(other) => write!(f, "it was meant for another router, {other}"),
+            Mismatch::Field(name) => write!(f, "its {name} is not the one that was signed"),
+            Mismatch::Signature(error) => write!(f, "its signature does not prove it: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for Mismatch {}
+
+/// Checks an INIT in the ledger of router `owner`; the head of that ledger that it countersigned.
+///
+/// `buffer` is lent for the message's head.
+///
+/// # Errors
+/// What does not match.
+pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Result<Hash, Mismatch> {
+    let head = event.head.copy_to(buffer).ok_or(Mismatch::NotAnInit)?;
+    let Ok(Some((request, length))) = Request::parse(head) else { return Err(Mismatch::NotAnInit) };
+    let init = match PeerRequest::parse(&request) {
+        Ok(PeerRequest::Init(init)) if length == head.len() => init,
+        _ => return Err(Mismatch::NotAnInit),
+    };
+    if init.recipient != owner {
+        return Err(Mismatch::Recipient(init.recipient));
+    }
+    if init.session != event.session {
+        return Err(Mismatch::Field("session"));
+    }
+    if init.size != event.size {
+        return Err(Mismatch::Field("size"));
+    }
+    if !is_displayed_as(&init.target, event.uri.bytes()) {
+        return Err(Mismatch::Field("uri"));
+    }
+    verify_init(&request, &event.key).map_err(Mismatch::Signature)?;
+    countersigned(&request).map_err(Mismatch::Signature)
+}
+
+/// The head of the ledger in the challenge that an INIT was signed for.
+fn countersigned(request: &Request<'_>) -> Result<Hash, SignatureError> {
+    let input = Message::Request(request).input("init")?;
+    let challenge = parameter(input, "nonce").and_then(|nonce| nonce.parse::<Challenge>().ok());
+    challenge.map(|challenge| Hash(challenge.log_head)).ok_or(SignatureError::Parameter)
+}
+
+fn is_displayed_as(value: &dyn fmt::Display, text: impl Iterator<Item = u8>) -> bool {
+    struct Rest<I>(I);
+    impl<I: Iterator<Item = u8>> fmt::Write for Rest<I> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            let is_next = part.bytes().all(|byte| self.0.next() == Some(byte));
+            if is_next { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.next().is_none()
+}

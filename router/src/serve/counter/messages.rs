@@ -1,0 +1,199 @@
+//! What each message is answered with on one connection from another router, once it is known to be authentic. Not
+//! responsible for the bytes of chunks, nor for waiting ([`super`]).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bamqp_core::channel::{Callee, Incoming, Introduced, Reference, Refusal, Tally};
+use bamqp_core::http::body::BodyLength;
+use bamqp_core::http::forward::keeps_alive;
+use bamqp_core::http::request::Request;
+use bamqp_core::message::chunk::{Chunk, ChunkDigest};
+use bamqp_core::message::drop::Drop;
+use bamqp_core::message::feedback::{self, Feedback, Verdict};
+use bamqp_core::message::init::{Accept, Init};
+use bamqp_core::message::reason::DropReason;
+use bamqp_core::message::{MessageError, PeerRequest, SessionId};
+
+use super::{Counter, Handled};
+use crate::serve::desk::End;
+use crate::serve::errand::Errand;
+use crate::serve::sessions::Session;
+use crate::serve::{HOLD_BYTES, No};
+
+impl<'a> Counter<'a> {
+    /// Handles a request if its turn has come; `head` is all of it as it came.
+    pub fn handle(&mut self, request: &Request<'_>, head: &[u8]) -> Result<Handled, End> {
+        // No message has a body, so that what follows a head is the next one.
+        if !matches!(BodyLength::of_request(request), Ok(BodyLength::None | BodyLength::Exact(0))) {
+            return self.malformed(400, "Bad Request");
+        }
+        let message = match PeerRequest::parse(request) {
+            Ok(message) => message,
+            Err(MessageError::Unknown) => return self.malformed(404, "Not Found"),
+            Err(error) => {
+                log::debug!("router {}: {error}", self.visit.ip);
+                return self.malformed(400, "Bad Request");
+            }
+        };
+        // Only chunks of one session are worked on together.
+        let handled = match message {
+            PeerRequest::Chunk(chunk) => self.chunk(request, &chunk)?,
+            _ if !self.is_quiet() => Handled::Later,
+            PeerRequest::Hello => {
+                let hello = self.serve.hello(self.visit.is_peer);
+                self.challenge = hello.challenge;
+                self.answer(|head| hello.write(head))?
+            }
+            PeerRequest::Init(init) => self.init(request, &init, head)?,
+            PeerRequest::Drop(drop) => self.end_session(request, &drop)?,
+            PeerRequest::Feedback(feedback) => self.feedback(request, &feedback)?,
+        };
+        if handled == Handled::Yes {
+            self.heard = Instant::now();
+            if !keeps_alive(&request.fields, request.version) {
+                self.closing = Some(End::Closed);
+            }
+        }
+        Ok(handled)
+    }
+
+    fn init(&mut self, request: &Request<'_>, init: &Init<'_>, head: &[u8]) -> Result<Handled, End> {
+        let serve = self.serve;
+        let mut tally = Tally::default();
+        let find = |key| serve.keyring.find(key);
+        let (me, challenge) = (serve.key, self.challenge.as_ref());
+        let introduced = Introduced::by(request, init, me, challenge, find, &mut tally);
+        serve.keyring.count(tally);
+        let introduced = match introduced {
+            Ok(introduced) => introduced,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        (self.challenge, self.errand, self.digest) = (None, None, None);
+        let (callee, to) = (&introduced.callee, &introduced.request);
+        match serve.begin(request, init, &introduced, head, self.visit.from) {
+            Ok(session) => {
+                self.last = Some((session.id, Incoming::AFTER_INIT));
+                self.errand = Some(Errand::new(session, serve.way()));
+                let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
+                self.sign(callee, to, |head| accept.write(head))
+            }
+            Err(No::Decline(decline)) => {
+                log::debug!(
+                    "router {}: session {} declined: {}",
+                    self.visit.ip,
+                    init.session,
+                    decline.reason
+                );
+                self.sign(callee, to, |head| decline.write(head))
+            }
+            Err(No::Refuse(refusal)) => self.refuse(refusal),
+        }
+    }
+
+    /// Whether `request` is the next one of its session's coordinator.
+    fn check(&mut self, request: &Request<'_>, session: &Session) -> Result<(Callee, Reference), Refusal> {
+        let mut link = self.last.filter(|(id, _)| *id == session.id).map(|(_, link)| link);
+        let checked = session.check(request, &mut link, Instant::now())?;
+        self.last = link.map(|link| (session.id, link));
+        Ok(checked)
+    }
+
+    fn chunk(&mut self, request: &Request<'_>, chunk: &Chunk) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(chunk.session, Instant::now());
+        let Some(session) = found else { return self.unknown(chunk.session) };
+        let is_within = chunk.range.end <= session.file.total;
+        let known = self.errand.as_ref().filter(|errand| Arc::ptr_eq(&errand.session, &session));
+        // A request is checked once: its number can't come again.
+        match known {
+            Some(errand) if is_within && errand.is_full() => return Ok(Handled::Later),
+            Some(_) if is_within && self.serve.can_log() => {}
+            _ if !self.is_quiet() => return Ok(Handled::Later),
+            _ => {}
+        }
+        let has_errand = known.is_some();
+        let (callee, to) = match self.check(request, &session) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let refused = match is_within {
+            true => self.serve.log_chunk(&session, chunk.range.clone()).err().map(|_| DropReason::Busy),
+            false => Some(DropReason::BadRange),
+        };
+        if let Some(reason) = refused {
+            if !self.is_quiet() {
+                return Err(End::Cut); // the log filled up just now, in the middle of another answer
+            }
+            let drop = Drop { session: session.id, reason, retry_after: 0 };
+            return self.sign(&callee, &to, |head| drop.write_answer(head));
+        }
+        if !has_errand {
+            self.keep_digest();
+            self.errand = Some(Errand::new(session, self.serve.way()));
+        }
+        if let Some(errand) = &mut self.errand {
+            errand.ask(chunk.range.clone(), to);
+        }
+        Ok(Handled::Yes)
+    }
+
+    /// There is no session of that name, nor keys to say so with.
+    fn unknown(&mut self, session: SessionId) -> Result<Handled, End> {
+        if !self.is_quiet() {
+            return Ok(Handled::Later);
+        }
+        self.answer(|head| {
+            Drop { session, reason: DropReason::UnknownSession, retry_after: 0 }.write_answer(head);
+        })
+    }
+
+    fn end_session(&mut self, request: &Request<'_>, drop: &Drop) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(drop.session, Instant::now());
+        let Some(session) = found else { return self.unknown(drop.session) };
+        let (callee, to) = match self.check(request, &session) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let digest = self.take_digest(session.id);
+        if self.errand.as_ref().is_some_and(|errand| Arc::ptr_eq(&errand.session, &session)) {
+            self.errand = None;
+        }
+        let summary = self.serve.end(&session);
+        log::debug!("session {}: {}, {} bytes served", drop.session, drop.reason, summary.bytes);
+        self.sign(&callee, &to, |head| {
+            summary.write(head);
+            if let Some(digest) = digest {
+                digest.write(head);
+            }
+        })
+    }
+
+    /// A coordinator could lie: we only look more closely at those whom it accuses (DESIGN section 7).
+    fn feedback(&mut self, request: &Request<'_>, feedback: &Feedback) -> Result<Handled, End> {
+        let found = self.serve.sessions.find(feedback.session, Instant::now());
+        let Some(session) = found else { return self.unknown(feedback.session) };
+        let (callee, to) = match self.check(request, &session) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        for part in feedback.parts.iter().filter(|part| part.verdict == Verdict::Lie) {
+            self.serve.trust.accuse(part.router, session.coordinator);
+        }
+        self.sign(&callee, &to, feedback::write_answer)
+    }
+
+    /// The errand ends; what it served is still to be told of.
+    pub(super) fn keep_digest(&mut self) {
+        if let Some(errand) = &mut self.errand
+            && let Some(digest) = errand.take_digest()
+        {
+            self.digest = Some((errand.session.id, digest));
+        }
+    }
+
+    /// Digest of the last chunk of that session that was served here, if it was not told yet.
+    fn take_digest(&mut self, session: SessionId) -> Option<ChunkDigest> {
+        self.keep_digest();
+        self.digest.take().filter(|(of, _)| *of == session).map(|(_, digest)| digest)
+    }
+}

@@ -1,0 +1,81 @@
+//! What the peer side writes down, and when.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bamqp_core::message::reason::{DeclineReason, DropReason};
+use bamqp_router::keys::{KeyPair, base64_encode};
+use bamqp_router::ledger_check::check;
+use bamqp_router::ledger_file::Ledger;
+
+use super::bed::{A, Bed, eventually, id, seed_of};
+use super::origin::{Origin, Reply, bytes};
+use super::{TOTAL, session};
+
+/// The ledger's text as it is on the disk after a flush.
+fn text(ledger: &Ledger, log_dir: &PathBuf) -> String {
+    ledger.flush().unwrap();
+    let files = std::fs::read_dir(log_dir).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+}
+
+#[test]
+fn what_is_fetched_is_in_the_log_before() {
+    static LOG: OnceLock<(Arc<Ledger>, PathBuf)> = OnceLock::new();
+    static BEFORE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let origin = Origin::start(TOTAL, |_, _| {
+        let (ledger, log_dir) = LOG.get().unwrap();
+        BEFORE.lock().unwrap().push(text(ledger, log_dir));
+        Reply::Range
+    });
+    let bed = Bed::start(&[origin.address.port()]);
+    LOG.set((bed.ledger.clone(), bed.log_dir.clone())).unwrap();
+    let mut line = session(&bed, &origin, 1);
+    for range in [1000..2000, 2000..3000, 90_000..90_001] {
+        line.ask(id(1), range.clone());
+        assert_eq!(line.chunk(range.clone(), TOTAL).unwrap(), bytes(range));
+    }
+    let before = BEFORE.lock().unwrap();
+    let [first, second, third] = &before[..] else { panic!("{before:?}") };
+    let (from, uri) = (line.socket.local_addr().unwrap(), origin.uri());
+    let key = base64_encode(KeyPair::from_seed(seed_of(A)).public());
+    assert!(first.contains(&format!("\tINIT\tkey={key}\t")), "{first}");
+    assert!(
+        first.contains(&format!("\tfrom={from}\tsession={}\tsize={TOTAL}\turi={uri}\t", id(1))),
+        "{first}"
+    );
+    assert!(first.contains("\thead=POST /INIT HTTP/1.1\\r\\nHost: peer\\r\\n"), "{first}");
+    assert!(first.contains("\tranges=1000-1999\t"), "{first}");
+    assert!(second.contains("\tranges=2000-2999\t"), "{second}");
+    assert!(third.contains("\tranges=90000-90000\t"), "{third}");
+    // What the coordinator signed is what stands in the log, and it countersigned the log.
+    let file = std::fs::read_dir(&bed.log_dir).unwrap().next().unwrap().unwrap().path();
+    let report = check(&[file], &[]).unwrap();
+    assert_eq!((report.owner, report.inits), (Some(bed.key), 1));
+}
+
+#[test]
+fn what_can_not_be_logged_is_not_fetched() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let mut line = session(&bed, &origin, 1);
+    eventually("no connection to the origin", || origin.connections() > 0);
+    bed.ledger.stop();
+    line.ask(id(1), 0..1000);
+    assert_eq!(line.chunk(0..1000, TOTAL), Err(DropReason::Busy));
+    let mut other = bed.connect(A);
+    assert_eq!(other.init(id(2), &origin.uri(), TOTAL), Err(DeclineReason::Busy));
+    assert_eq!(bed.serve.report().sessions, 1, "the declined one is gone");
+    assert_eq!(origin.requests(), []);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn a_declined_init_is_not_in_the_log() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let mut line = bed.connect(A);
+    let refused = line.init(id(1), "http://10.1.2.3/", TOTAL);
+    assert_eq!(refused, Err(DeclineReason::RefusedTarget));
+    assert!(!text(&bed.ledger, &bed.log_dir).contains("INIT"));
+}
