@@ -529,8 +529,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return Instant::from_micros(u64::MAX);
         }
         let surplus = pace.time_for(pace.owed.saturating_sub(pace.cover(track.mark)));
-        let soonest = if surplus == Span::ZERO { LOOK_AGAIN } else { Span::from_millis(2) };
-        (now + soonest).max(lane.flows_from(track) + surplus)
+        let due = lane.flows_from(track).max(track.heard) + surplus;
+        if due > now { due } else { now + LOOK_AGAIN }
     }
 
     fn filled(

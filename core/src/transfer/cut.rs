@@ -156,12 +156,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open
-    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent or fallen
-    /// behind the client.
+    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent, or is so
+    /// slow that it won't come up with the client soon.
     pub(super) fn cut_is_late(&self) -> bool {
-        let overrun = |i: u64| i > self.gap.end && i >= self.slots.next();
-        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(overrun);
-        matches!(self.cut, Cut::Unproven { .. }) && overrun && !self.gap.silent
+        let Some(original) = self.lanes.first() else { return false };
+        let Some(at) = original.main.front_slot() else { return false };
+        let behind = self.slots.next().saturating_sub(at).saturating_mul(SLOT_BYTES as u64);
+        let is_slow = original.pace().time_for(behind) > Span::from_millis(1_000);
+        matches!(self.cut, Cut::Unproven { .. }) && at > self.gap.end && !self.gap.silent && !is_slow
     }
 
     /// Whether payload may be asked of lane `index` at present.

@@ -1,8 +1,11 @@
 //! The table of static links: how much of the links' sum a download gets, for many kinds of neighbourhoods.
-//! Whole numbers only, so that it is the same everywhere.
+//! Whole numbers only, so that it is the same everywhere. `hostsim model --table` prints it anew.
+//!
+//! ```text
+#![doc = include_str!("../../model-table.txt")]
+//! ```
 
-use std::fmt::Write;
-
+use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::Outcome;
 
@@ -13,6 +16,9 @@ pub const SUM: u64 = 6_250_000;
 
 /// What each row downloads: 64 MiB, more than ten seconds' worth.
 pub const SIZE: u64 = 64 << 20;
+
+/// What a download is to get after its first second, in thousandths of the links' sum.
+pub const ENOUGH: u64 = 970;
 
 /// A neighbourhood of links that stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +77,16 @@ impl Row {
         rates
     }
 
-    /// Whether the window is large enough for 0.97 of the sum: W >= S x (R + 45 ms) (DESIGN section 5, rule 3).
+    /// Whether the window is large enough: W >= S x (R + 45 ms) (DESIGN section 5, rule 3).
     pub fn is_promised(&self) -> bool {
         self.window * 1_000 >= SUM * (self.rtt + 45)
+    }
+
+    /// Whether it is also large enough for the slowest line, which is asked for a whole slot at a time: 45 ms are too
+    /// few where that takes longer.
+    pub fn has_time_for_slots(&self) -> bool {
+        let slowest = self.rates().into_iter().min().unwrap_or(1);
+        self.window * 1_000 >= SUM * (self.rtt + 40 + SLOT_BYTES as u64 * 1_000 / slowest)
     }
 
     /// Downloads [`SIZE`] bytes over these lines.
@@ -104,21 +117,27 @@ impl Row {
 /// The table as it is in the documentation.
 pub fn table() -> String {
     let mut text = String::from(
-        "goodput as a share of the links' sum, 64 MiB over lines of 50 Mbit/s together:\n\
-         the whole download / after its first second; * where W >= S x (R + 45 ms)\n\n\
+        "Goodput as a share of the links' sum: the whole download / after its first second.\n\
+         64 MiB over lines of 50 Mbit/s together, each as far away; the client reads at once.\n\
+         *  W >= S x (R + 45 ms), and the share after the first second is 0.97 or more\n\
+         !  W >= S x (R + 45 ms), but it is less: a slot of 16 KiB takes the slowest line 42 ms or more\n\n\
          window  lines  rates",
     );
     let rtts: Vec<u64> = rows().map(|row| row.rtt).take(5).collect();
-    rtts.iter().for_each(|rtt| write!(text, "{:>16}", format!("{rtt} ms")).expect("memory"));
+    text.extend(rtts.iter().map(|rtt| format!("{:>15} ", format!("{rtt} ms"))));
     for row in rows() {
         if row.rtt == rtts[0] {
             let window = format!("{} MiB", row.window >> 20);
-            write!(text, "\n{window:>6}{:>7}{:>7}", row.lines, format!("1:{}", row.ratio)).expect("memory");
+            text += &format!("\n{window:>6}{:>7}{:>7}", row.lines, format!("1:{}", row.ratio));
         }
         let cell = row.measure();
-        let star = if row.is_promised() { '*' } else { ' ' };
+        let mark = match (row.is_promised(), cell.after_a_second >= ENOUGH) {
+            (true, true) => '*',
+            (true, false) => '!',
+            (false, _) => ' ',
+        };
         let both = format!("{} / {}", decimal(cell.overall), decimal(cell.after_a_second));
-        write!(text, "{both:>15}{star}").expect("memory");
+        text += &format!("{both:>15}{mark}");
     }
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
