@@ -26,6 +26,9 @@ pub const MAX_VALIDATOR_BYTES: usize = 128;
 /// Most lanes of one session: the original response, the own link's second connection, and peers.
 pub const MAX_LANES: usize = 32;
 
+/// Most interim (1xx) responses before a final one.
+pub const MAX_INTERIM: u32 = 16;
+
 /// Most requests that one lane has outstanding at a time.
 pub const MAX_PIPELINE: usize = 16;
 

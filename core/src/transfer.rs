@@ -45,6 +45,12 @@ const PATIENCE_ALONE: Span = Span::from_millis(10_000);
 /// A lane with nothing to do near the end, or too slow to help, looks again after this time.
 const LOOK_AGAIN: Span = Span::from_millis(50);
 
+/// How many times as fast as the own link a peer may promise to be.
+const MOST_PROMISED: u64 = 16;
+
+/// How many bytes a peer may promise to hold.
+const MOST_HELD: u32 = 1024 * 1024;
+
 /// The most bytes that are waited for at a time.
 const MOST_MARK: u64 = 64 * 1024;
 
@@ -361,7 +367,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         self.wake_waiting(&mut wake);
         let since = *self.standing_since.get_or_insert(now);
-        if now.since(self.last_byte) > GIVE_UP {
+        // While the client took nothing, nothing was read either.
+        if now.since(self.last_byte.max(since)) > GIVE_UP {
             self.end(Outcome::NoLaneLeft(Fault::Timeout), &mut wake);
             return (ClientDo::End(Outcome::NoLaneLeft(Fault::Timeout)), wake);
         }
@@ -401,16 +408,18 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     fn ready(&mut self, now: Instant, id: LaneId, rate: u64, hold: u32, wake: &mut Wake) {
+        // A promise is only where the estimate starts. One beyond all measure would have the planner wait for this lane.
+        let most = self.lanes[LaneId::OWN.index()].rate.get().saturating_mul(MOST_PROMISED);
         let lane = &mut self.lanes[id.index()];
         if lane.state == LaneState::Joining {
             lane.state = LaneState::Up;
             lane.up_since = now;
             if rate > 0 && !lane.rate.is_begun() {
-                lane.rate = crate::lane::Rate::new(rate);
+                lane.rate = crate::lane::Rate::new(rate.min(most));
             }
             self.make_room_for_peers(wake);
         }
-        self.lanes[id.index()].hold = hold.into();
+        self.lanes[id.index()].hold = hold.min(MOST_HELD).into();
     }
 
     /// What a lane does next.
@@ -575,7 +584,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let (pos, done, purpose) = (chunk.rest.start, chunk.rest.is_empty(), chunk.purpose);
         if !done && !pos.is_multiple_of(SLOT_BYTES as u64) {
             track.partial = Some((slot, len));
-            return;
+            // One that drips never completes a slot.
+            return self.offer_if_slowed(id, wake);
         }
         if len == 0 {
             return self.slots.give_back(slot);

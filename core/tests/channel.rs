@@ -457,8 +457,11 @@ fn whatever_is_changed_in_a_message_is_refused() {
     assert!(count > 300, "{count}");
 }
 
+/// A request line, and names and values in their order.
+type Meaning = (String, Vec<(String, Vec<u8>)>);
+
 /// What a receiver reads out of a message: all but the case of names, the version and the reason phrase.
-fn meaning(head: &[u8]) -> Option<(String, Vec<(String, Vec<u8>)>)> {
+fn meaning(head: &[u8]) -> Option<Meaning> {
     let fields = |fields: &bamqp_core::http::fields::Fields<'_>| {
         fields.iter().map(|field| (field.name.to_lowercase(), field.value.to_vec())).collect()
     };

@@ -120,7 +120,15 @@ fn first_bytes(job: &Job<'_>) -> Result<u64, RelayError> {
             }
             Moved::WouldBlock => {
                 let deadline = std::time::Instant::now() + relay::IDLE;
-                net::await_readable(&job.origin, deadline).map_err(|_| RelayError::Idle)?;
+                let mut fds =
+                    [PollFd::new(&job.origin, PollFlags::IN), PollFd::new(job.client, PollFlags::empty())];
+                match net::poll(&mut fds, Some(deadline)) {
+                    Ok(0) | Err(_) => return Err(RelayError::Idle),
+                    Ok(_) if !fds[1].revents().is_empty() => {
+                        return Err(RelayError::Sink(std::io::ErrorKind::BrokenPipe.into()));
+                    }
+                    Ok(_) => {}
+                }
             }
             Moved::End => return Err(RelayError::EndedEarly),
         }
@@ -162,6 +170,9 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     };
     let helpers = shared.peers.select(id, &download, own.rate, own.rtt);
     let window = shared.config.window as usize;
+    if helpers.is_empty() || !shared.sessions.has_room(shared.config.max_sessions.into()) {
+        return None;
+    }
     let session = Session::new(id, file, range.clone(), window, own, helpers)
         .inspect_err(|error| log::warn!("no session, the own link goes on alone: {error}"))
         .ok()

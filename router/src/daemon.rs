@@ -139,7 +139,9 @@ impl Daemon {
         };
         let (clients, peers) = (of(Side::Clients).collect(), of(Side::Peers).next());
         let via = format!("bamqp-{}", key.fingerprint());
-        let addresses = listeners.iter().map(|(_, address, _)| *address).collect();
+        // What a client sends to a neighbour's port through us would look as if we said it.
+        let listening = listeners.iter().map(|(_, address, _)| *address);
+        let addresses = listening.chain(config.peers.iter().map(|peer| peer.address)).collect();
         let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
         let trust = Arc::new(TrustStore::open(&config));
         let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);

@@ -15,6 +15,7 @@ use bamqp_core::http::request::Request;
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::write::HeadWriter;
+use bamqp_core::limits::MAX_INTERIM;
 
 use crate::answer::Trouble;
 use crate::coordinate::{self, Job};
@@ -24,6 +25,9 @@ use crate::net::{self, Moved};
 use crate::origin::Connected;
 use crate::proxy::{FOR_WRITING, Next, OUT_BYTES, Origin};
 use crate::relay::{self, Pump, RelayError};
+
+/// Longest `User-Agent` or `Accept` that lanes repeat, in bytes.
+const MAX_SHARED_FIELD: usize = 256;
 
 /// How long the origin may take to answer.
 const FOR_AN_ANSWER: Duration = Duration::from_secs(5 * 60);
@@ -140,10 +144,15 @@ impl Exchange<'_> {
         used: bool,
     ) -> Result<Awaited, Trouble> {
         let mut silent = true;
+        let mut interim = 0;
         loop {
             match Response::parse(inbox.data()) {
                 Err(_) => return Err(Trouble::BadAnswer("malformed head")),
                 Ok(Some((response, length))) if response.is_interim() => {
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        return Err(Trouble::BadAnswer("too many interim responses"));
+                    }
                     let upgraded = response.status == 101;
                     if upgraded && !self.upgrade {
                         return Err(Trouble::BadAnswer("it changes the protocol unasked"));
@@ -271,12 +280,17 @@ impl Exchange<'_> {
             body_start,
             pool,
             uri: *self.uri,
-            user_agent: self.request.fields.get("User-Agent"),
-            accept: self.request.fields.get("Accept"),
+            user_agent: short(self.request.fields.get("User-Agent")),
+            accept: short(self.request.fields.get("Accept")),
         };
         let taken = head_length + body_start.len();
         let done = coordinate::aggregate(self.shared, job);
         inbox.consume(taken);
         done.map(|done| done.origin_reusable)
     }
+}
+
+/// A field for the lanes' requests, unless it is so long that a message to a peer has no room for it.
+fn short(value: Option<&[u8]>) -> Option<&[u8]> {
+    value.filter(|value| value.len() <= MAX_SHARED_FIELD)
 }

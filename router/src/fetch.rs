@@ -17,7 +17,7 @@ use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::Validator;
 use bamqp_core::http::write::HeadWriter;
-use bamqp_core::limits::{MAX_PEER_HEAD_BYTES, MAX_PIPELINE};
+use bamqp_core::limits::{MAX_INTERIM, MAX_PEER_HEAD_BYTES, MAX_PIPELINE};
 use bamqp_core::message::SessionId;
 use bamqp_core::message::chunk::Chunk;
 use bamqp_core::time::Instant;
@@ -119,6 +119,8 @@ pub struct Fetcher {
     answered: u32,
     head: Option<HeadTimes>,
     inbox: Inbox,
+    /// Interim responses since the last final one.
+    interim: u32,
     /// Payload bytes of the present answer that were copied out of the inbox, and of the answer with most of them.
     copied: u32,
     most_copied: u32,
@@ -149,6 +151,7 @@ impl Fetcher {
             answered: 0,
             head: None,
             inbox: Inbox::new(MAX_PEER_HEAD_BYTES),
+            interim: 0,
             copied: 0,
             most_copied: 0,
             outbox: vec![0; MAX_PEER_HEAD_BYTES].into_boxed_slice(),
@@ -448,9 +451,14 @@ impl Fetcher {
                 Err(_) => return Err(Fault::Malformed),
             };
             if response.is_interim() {
+                self.interim += 1;
+                if self.interim > MAX_INTERIM {
+                    return Err(Fault::Malformed);
+                }
                 self.inbox.consume(length);
                 continue;
             }
+            self.interim = 0;
             if let Source::Peer { call, .. } = &self.source {
                 self.talk.answered(call, &response, ask.reference.as_ref())?;
             }

@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// Stack of a thread, in bytes. Heads and buffers live on the heap; what remains is calls, parsed field lines and
 /// the system's resolver: half of it suffices, unoptimised too. Only touched pages cost memory.
-pub const STACK_BYTES: usize = 64 * 1024;
+pub const STACK_BYTES: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 96 * 1024 };
 
 /// The open sockets and running threads of one daemon.
 #[derive(Debug, Default)]

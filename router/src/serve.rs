@@ -219,8 +219,8 @@ impl Serve {
         self.keyring.count(tally);
         verified.map_err(No::Refuse)?;
         let addresses = match known {
-            Some(known) => known.addresses.clone(),
-            None => {
+            Some(known) if known.file.uri == init.target.to_string() => known.addresses.clone(),
+            _ => {
                 let host = init.target.host.to_string();
                 self.gate.resolve_public(&host, init.target.port).map_err(|error| {
                     log::info!("session {} of {coordinator} refused: {host}: {error}", init.session);

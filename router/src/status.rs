@@ -76,6 +76,11 @@ struct Inner {
 }
 
 impl Sessions {
+    /// Whether fewer than `most` are under way: worth taking memory for one more.
+    pub fn has_room(&self, most: usize) -> bool {
+        self.lock().running.len() < most
+    }
+
     /// `session` begins, unless `most` are under way already.
     pub fn begin(&self, session: &Arc<Session>, most: usize) -> bool {
         let mut inner = self.lock();

@@ -157,6 +157,7 @@ http {{
     let nginx = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| Path::new(path).exists());
     let mut child = Command::new(nginx.expect("nginx: run scripts/install-test-tools"))
         .args(["-c", &format!("{at}/nginx.conf"), "-e", &format!("{at}/error.log")])
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -238,6 +239,14 @@ fn a_plain_download_comes_over_all_links() {
         let text = fs::read_to_string(&files[0]).unwrap();
         assert!(text.find("\tINIT\t").unwrap() < text.find("\tCHUNK\t").unwrap(), "{text}");
     }
+}
+
+#[test]
+fn a_client_with_long_fields_costs_no_neighbour_its_name() {
+    let n = Neighbourhood::start();
+    let agent = "x".repeat(3860);
+    assert!(n.download("paced", "out", &["-A", &agent]).unwrap() == n.file, "wrong bytes");
+    assert_pooled(&n.ended(1)[0]);
 }
 
 #[test]

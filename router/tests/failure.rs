@@ -168,3 +168,27 @@ fn stop_closes_everything_at_once() {
     waiting.gone();
     assert!(std::net::TcpStream::connect(address).is_err());
 }
+
+#[test]
+fn an_origin_that_only_ever_sends_interim_responses_is_given_up() {
+    let origin = Origin::start(|mut line, _| {
+        line.head();
+        // As many as it takes for the other side to close.
+        for _ in 0..10_000 {
+            line.send("HTTP/1.1 102 Processing\r\n\r\n");
+        }
+    });
+    let lab = start(config());
+    let mut client = Line::to(lab.client_addresses()[0]);
+    client.send(get(&origin, "/"));
+    let mut heads = 0;
+    loop {
+        let head = client.head();
+        match head.split(' ').nth(1) {
+            Some("102") => heads += 1,
+            Some("502") => break,
+            other => panic!("{other:?} after {heads} interim responses"),
+        }
+    }
+    assert!(heads <= 16, "{heads} interim responses went on");
+}

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bamqp_router::config::Config;
+use bamqp_router::config::{Config, Peer};
 use common::{OK, Origin, client, config, get, refused, start};
 
 #[test]
@@ -80,6 +80,25 @@ fn what_is_refused_says_what_to_do() {
         assert!(text.contains(word), "{request:?}: {text}");
     }
     assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn no_client_speaks_to_a_neighbour_in_our_name() {
+    let neighbour = Origin::answering(OK);
+    let peer = Peer { name: "B".into(), address: neighbour.address, public_key: [7; 32] };
+    let lab = start(Config {
+        peers: vec![peer],
+        connect_ports: vec![neighbour.address.port()],
+        peer_listen: Some("127.0.0.1:0".parse().unwrap()),
+        ..config()
+    });
+    let init =
+        format!("POST http://{}/INIT HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", neighbour.address);
+    assert_eq!(refused(&lab, &init).0, 403);
+    assert_eq!(
+        refused(&lab, &format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", neighbour.address)).0,
+        403
+    );
 }
 
 #[test]

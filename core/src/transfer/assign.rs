@@ -247,10 +247,19 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if lane.kind == LaneKind::Original || !lane.is_up() || !self.may_work(index) || lane.owes(slot) {
             return None;
         }
-        [Conn::Main, Conn::Spare].into_iter().find(|&conn| {
-            let track = lane.track(conn);
-            track.last_slot().is_none_or(|last| last < slot) && !track.chunks.is_full()
-        })
+        [Conn::Main, Conn::Spare]
+            .into_iter()
+            .filter(|&conn| conn == Conn::Main || self.may_open_spare(index))
+            .find(|&conn| {
+                let track = lane.track(conn);
+                track.last_slot().is_none_or(|last| last < slot) && !track.chunks.is_full()
+            })
+    }
+
+    /// Whether lane `index` may have a second connection: the own link has at most two to an origin, and the original
+    /// response is one of them.
+    pub(super) fn may_open_spare(&self, index: usize) -> bool {
+        self.lanes[index].kind != LaneKind::Own || self.cut == super::Cut::Done
     }
 
     /// The lanes in good order that could be asked for slot `slot`.

@@ -66,6 +66,6 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let lane = &self.lanes[index];
         lane.kind != LaneKind::Original
             && !lane.owes(head)
-            && (lane.main.chunks.is_empty() || lane.spare.chunks.is_empty())
+            && (lane.main.chunks.is_empty() || (lane.spare.chunks.is_empty() && self.may_open_spare(index)))
     }
 }

@@ -244,3 +244,32 @@ fn without_faults_a_lane_opens_no_spare_connection() {
     let report = run(&case(3));
     assert!(report.requests.iter().all(|r| r.2 == Conn::Main));
 }
+
+#[test]
+fn a_peer_that_promises_beyond_all_measure_and_drips_holds_nobody_up_for_long() {
+    let mut case = case(2);
+    case.lanes[3] = LaneCase { claims: u64::MAX, hold: u32::MAX, ..LaneCase::steady(5_000, RTT) };
+    let report = run(&case);
+    complete(&report, &case);
+    let without = case.range.end * SECOND / (2 * RATE);
+    assert!(report.ended < without * 2, "{} instead of {without} us", report.ended);
+}
+
+#[test]
+fn the_own_link_has_at_most_two_connections() {
+    let mut case = case(3);
+    case.lanes[3] = case.lanes[3].clone().then(SECOND / 4, Mode::Flow(9_000));
+    let report = run(&case);
+    complete(&report, &case);
+    let cut = report.cut_at.expect("a cut").0;
+    let early = |r: &&(u64, usize, Conn, std::ops::Range<u64>)| r.1 == 1 && r.2 == Conn::Spare && r.0 < cut;
+    assert_eq!(report.requests.iter().filter(early).count(), 0);
+}
+
+#[test]
+fn a_client_that_paused_for_minutes_gets_the_rest() {
+    let case = Case { client_rate: 2_500, range: 0..40 * SLOT, ..case(2) };
+    let report = run(&case);
+    complete(&report, &case);
+    assert!(report.ended > 120 * SECOND);
+}

@@ -218,6 +218,11 @@ impl<'a> Counter<'a> {
         Ok(Wants::Turn)
     }
 
+    /// Whether a stranger has had its time, even if it keeps asking.
+    pub fn is_overstayed(&self) -> bool {
+        !self.visit.is_peer && self.opened.elapsed() >= STRANGER_TIME
+    }
+
     /// Waits for the coordinator and the origin, no longer than either may be silent. `reading`: another request
     /// can be taken.
     pub fn wait(&mut self, wants: Wants, reading: bool) -> Result<(), End> {

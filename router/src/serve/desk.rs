@@ -84,6 +84,9 @@ impl<'a> Desk<'a> {
     }
 
     fn turn(&mut self) -> Result<(), End> {
+        if self.counter.is_overstayed() {
+            return Err(End::Silent);
+        }
         self.take_requests()?;
         let wants = self.counter.transfer()?;
         if self.counter.is_quiet() {
