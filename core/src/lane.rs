@@ -365,7 +365,7 @@ pub(crate) struct Lane<S> {
 
 impl<S> Lane<S> {
     const FIRST_PAUSE: Span = Span::from_millis(250);
-    const LONGEST_SLOT: Span = Span::from_millis(5_000);
+    const LONGEST_SLOT: Span = Span::from_millis(1_500);
     const LONGEST_PAUSE: Span = Span::from_millis(8_000);
 
     pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span) -> Self {
@@ -459,7 +459,7 @@ impl<S> Lane<S> {
 
     /// When the bytes that `track` waits for may begin to flow at the earliest: a round trip after the request, if
     /// the answer's head is still to come.
-    fn flows_from(&self, track: &Track<S>) -> Instant {
+    pub fn flows_from(&self, track: &Track<S>) -> Instant {
         match track.chunks.front() {
             Some(Chunk { begun: false, asked: Some(asked), .. }) => *asked + self.rtt.get(),
             _ => Instant::default(),

@@ -28,11 +28,15 @@ impl Pace {
         self.rtt.max(self.time_for(self.owed))
     }
 
-    /// Rule 1: time to ask again. What is owed is only looked at whenever a slot is complete or the `mark` was reached
-    /// for which the lane's thread sleeps, so that much is added: it must not fall below r x (RTT + 20 ms) in between.
+    /// Rule 1: how much must be owed at least, or it is time to ask again. The lane's thread sleeps for `mark` bytes, so
+    /// that much is added: what is owed must not fall below r x (RTT + 20 ms) in between.
+    pub fn cover(&self, mark: u64) -> u64 {
+        bytes_in(self.rtt + Span::from_millis(20), self.rate).saturating_add(mark)
+    }
+
+    /// Whether it is time to ask again.
     pub fn wants_more(&self, mark: u64) -> bool {
-        let cover = self.rtt + Span::from_millis(20);
-        self.owed < bytes_in(cover, self.rate).saturating_add(mark.max(SLOT_BYTES as u64))
+        self.owed < self.cover(mark)
     }
 }
 

@@ -42,6 +42,9 @@ const GIVE_UP: Span = Span::from_millis(60_000);
 /// How long the last working lane may be silent before its connection is given up: nobody could take over sooner.
 const PATIENCE_ALONE: Span = Span::from_millis(10_000);
 
+/// A lane with nothing to do near the end, or too slow to help, looks again after this time.
+const LOOK_AGAIN: Span = Span::from_millis(50);
+
 /// The most bytes that are waited for at a time.
 const MOST_MARK: u64 = 64 * 1024;
 
@@ -482,7 +485,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             Some((slot, _)) => slot,
             None => match self.slots.take(index) {
                 Some(slot) => slot,
-                None if self.head_is_stuck() => {
+                None if id != LaneId::ORIGINAL && self.head_is_stuck() => {
                     self.lanes[id.index()].blocked_since = None;
                     self.take_back(id);
                     self.wake_all(wake);
@@ -513,8 +516,21 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             at: rest.start,
             len: len as u32,
             mark: mark.max(1) as u32,
-            by: self.deadline(id, conn),
+            by: self.deadline(id, conn).min(self.asks_again(now, id, conn)),
         }
+    }
+
+    /// When a lane that takes long for a slot must ask for the next one, so as not to run dry when the slot is complete;
+    /// others look at it often enough.
+    fn asks_again(&self, now: Instant, id: LaneId, conn: Conn) -> Instant {
+        let lane = &self.lanes[id.index()];
+        let (track, pace) = (lane.track(conn), lane.pace());
+        if lane.kind == LaneKind::Original || track.mark >= SLOT_BYTES as u64 || self.todo.is_empty() {
+            return Instant::from_micros(u64::MAX);
+        }
+        let surplus = pace.time_for(pace.owed.saturating_sub(pace.cover(track.mark)));
+        let due = lane.flows_from(track).max(track.heard) + surplus;
+        if due > now { due } else { now + LOOK_AGAIN }
     }
 
     fn filled(
@@ -606,12 +622,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if self.over.is_some() || lane.is_out() {
             return;
         }
-        let probing_cut = lane.main.chunks.iter().any(|c| c.purpose == Purpose::Probe);
+        let probe_asked = lane.main.chunks.iter().find(|c| c.purpose == Purpose::Probe).and_then(|c| c.asked);
         lane.fail(now, why);
         self.take_back(id);
-        match self.lanes[id.index()].kind {
-            LaneKind::Original => self.original_failed(id, why),
-            LaneKind::Own if probing_cut => self.probe_failed(now, why, wake),
+        match (self.lanes[id.index()].kind, probe_asked) {
+            (LaneKind::Original, _) => self.original_failed(id, why),
+            (LaneKind::Own, Some(asked)) => self.probe_failed(now, asked, why, wake),
             _ => {}
         }
         if !self

@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn a_lane_wants_more_as_rule_1_says(lane in pace(), mark in 0..256u64 << 10) {
         let time = u128::from(lane.rtt.as_micros()) + 20_000;
-        let cover = time * u128::from(lane.rate) / 1_000_000 + u128::from(mark.max(SLOT));
+        let cover = time * u128::from(lane.rate) / 1_000_000 + u128::from(mark);
         prop_assert_eq!(lane.wants_more(mark), u128::from(lane.owed) < cover);
         let busy = (u128::from(lane.owed) * 1_000_000 / u128::from(lane.rate)).max(lane.rtt.as_micros().into());
         prop_assert_eq!(u128::from(lane.busy().as_micros()), busy);

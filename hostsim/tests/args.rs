@@ -69,7 +69,7 @@ fn wrong_arguments_get_one_line_and_code_2() {
         (&["--size", "5GiB"], "expected bytes from 1"),
         (&["--size", "20Mi"], "expected bytes from 1"),
         (&["--size", "1", "--file", "/etc/hostname"], "expected one of them"),
-        (&["--window", "1K"], "expected 128KiB to 64MiB"),
+        (&["--window", "1K"], "expected 128KiB to 12MiB"),
         (&["--seed", "-1"], "expected a whole number"),
         (&["--seed", "1", "--seed", "2"], "expected an option once"),
         (&["--fault", "melt:1@1s"], "expected kill:N@T"),

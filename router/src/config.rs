@@ -14,8 +14,9 @@ use bamqp_core::limits::SLOT_BYTES;
 use crate::keys::{PublicKey, base64_decode};
 use crate::uci::{Statement, statement};
 
-/// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a desktop spares.
-pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=64 * 1024 * 1024;
+/// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a session can keep in view
+/// (`session::SLOTS`) beside what peers hold.
+pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=12 * 1024 * 1024;
 
 /// Smallest and largest `log_size`: twice the longest entry, and what nobody's flash holds.
 pub const LOG_SIZE_RANGE: core::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
@@ -339,7 +340,7 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     config.log_dir = s.one("log_dir", ABSOLUTE, absolute)?.unwrap_or_else(|| config.state_dir.join("log"));
     set(&mut config.log_size, s.one("log_size", "a number of bytes from 64K to 1G", log_size)?);
     set(&mut config.log_files, s.one("log_files", COUNT, count)?);
-    set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 64M", window)?);
+    set(&mut config.window, s.one("window", "a multiple of 16K from 128K to 12M", window)?);
     set(&mut config.min_size, s.one("min_size", SIZE, size)?);
     set(&mut config.allow_private, s.many("allow_private", RANGE, parsed)?);
     set(&mut config.allow_client, s.many("allow_client", RANGE, parsed)?);

@@ -18,7 +18,8 @@ use crate::fetch::File;
 use crate::net::Waker;
 use crate::status::{LaneReport, SessionReport};
 
-/// How many positions a session remembers ahead of the client: 16 MiB, window and what peers hold together.
+/// How many positions a session remembers ahead of the client: 16 MiB, the largest window (`config::WINDOW_RANGE`) and what
+/// peers hold together.
 pub const SLOTS: usize = 1024;
 
 /// A buffer of [`SLOT_BYTES`]; moving it moves a pointer.

@@ -121,9 +121,9 @@ fn sizes() {
 fn bad_values_are_named_with_their_line() {
     for (line, expected) in [
         ("option enabled 'maybe'", "enabled 'maybe': expected 0 or 1"),
-        ("option window '100K'", "window '100K': expected a multiple of 16K from 128K to 64M"),
-        ("option window '112K'", "window '112K': expected a multiple of 16K from 128K to 64M"),
-        ("option window '65M'", "window '65M': expected a multiple of 16K from 128K to 64M"),
+        ("option window '100K'", "window '100K': expected a multiple of 16K from 128K to 12M"),
+        ("option window '112K'", "window '112K': expected a multiple of 16K from 128K to 12M"),
+        ("option window '13M'", "window '13M': expected a multiple of 16K from 128K to 12M"),
         ("option wan_address '0.0.0.0'", "wan_address '0.0.0.0': expected an address of this router"),
         ("option key 'key'", "key 'key': expected a path that starts with /"),
         ("list allow_private '10.0.0.0/33'", "allow_private '10.0.0.0/33': expected an address range"),

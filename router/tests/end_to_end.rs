@@ -26,9 +26,9 @@ fn seeded(place: u64) -> u64 {
     x ^ (x >> 29)
 }
 
-/// A file of about 8 MiB, of an odd size.
-fn content(place: u64) -> Vec<u8> {
-    let size = 7_500_000 + seeded(place) as usize % 1_000_003;
+/// A file of about `megabytes`, of an odd size.
+fn content(place: u64, megabytes: usize) -> Vec<u8> {
+    let size = megabytes * 1_000_000 + seeded(place) as usize % 1_000_003;
     println!("BAMQP_TEST_SEED {:?}, size {size}", std::env::var("BAMQP_TEST_SEED"));
     let mut state = seeded(place + 1) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -54,6 +54,10 @@ struct Neighbourhood {
 
 impl Neighbourhood {
     fn start() -> Neighbourhood {
+        Neighbourhood::with_file_of(8)
+    }
+
+    fn with_file_of(megabytes: usize) -> Neighbourhood {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let net = (0..200)
@@ -62,7 +66,7 @@ impl Neighbourhood {
             .expect("a free loopback network");
         let folder = std::env::temp_dir().join(format!("bamqp-e2e-{}-{number}", std::process::id()));
         fs::create_dir_all(folder.join("www")).unwrap();
-        let file = content(10 + u64::from(number));
+        let file = content(10 + u64::from(number), megabytes);
         fs::write(folder.join("www/file"), &file).unwrap();
         let nginx = start_nginx(&folder, &net);
         let keys: Vec<KeyPair> = (1..=3).map(|i| KeyPair::from_seed([i; 32])).collect();
@@ -197,13 +201,13 @@ fn ledger(folder: &Path, i: u8) -> Vec<PathBuf> {
     files
 }
 
-/// Every lane brought its part and broke no rule; together they brought all.
+/// The own link and every neighbour's brought their part and broke no rule; together they brought all.
 fn assert_pooled(session: &SessionReport) {
     assert_eq!(session.outcome.as_deref(), Some("complete"), "{session:?}");
-    for lane in &session.lanes {
+    for lane in session.lanes.iter().filter(|lane| lane.name != "own") {
         assert!(lane.bytes > 0, "{} brought nothing: {session:?}", lane.name);
-        assert_eq!(lane.violations, 0, "{session:?}");
     }
+    assert!(session.lanes.iter().all(|lane| lane.violations == 0), "{session:?}");
     assert_eq!(
         session.lanes.iter().map(|lane| lane.bytes).sum::<u64>(),
         session.range.end - session.range.start
@@ -261,9 +265,11 @@ fn two_downloads_at_once_are_both_right() {
 
 #[test]
 fn a_client_that_hangs_up_ends_its_session_and_nothing_else() {
-    let n = Neighbourhood::start();
+    // More than all buffers on the way hold, for a client that takes its time.
+    let n = Neighbourhood::with_file_of(40);
     let to = n.folder.join("out");
-    let mut curl = n.curl(&["-o", to.to_str().unwrap(), &n.url("paced")]).spawn().unwrap();
+    let mut curl =
+        n.curl(&["--limit-rate", "4M", "-o", to.to_str().unwrap(), &n.url("paced")]).spawn().unwrap();
     n.wait_for(|| n.sessions().iter().any(|s| s.delivered > 100_000));
     curl.kill().unwrap();
     curl.wait().unwrap();
@@ -313,10 +319,10 @@ fn https_goes_through_a_tunnel() {
 
 #[test]
 fn a_neighbour_that_is_switched_off_costs_nothing_but_speed() {
-    let mut n = Neighbourhood::start();
+    let mut n = Neighbourhood::with_file_of(40);
     let third = n.daemons.pop().unwrap();
     let bytes = std::thread::scope(|scope| {
-        let download = scope.spawn(|| n.download("paced", "out", &[]));
+        let download = scope.spawn(|| n.download("paced", "out", &["--limit-rate", "8M"]));
         n.wait_for(|| n.sessions().iter().any(|s| s.lanes.iter().any(|l| l.name == "R3" && l.bytes > 0)));
         third.stop();
         download.join().unwrap()
@@ -331,7 +337,7 @@ fn a_neighbour_that_is_switched_off_costs_nothing_but_speed() {
 fn neighbours_that_served_well_come_to_be_trusted() {
     let n = Neighbourhood::start();
     for count in 1..=3 {
-        assert!(n.download("paced", "out", &[]).unwrap() == n.file, "wrong bytes");
+        assert!(n.download("paced", "out", &["--limit-rate", "8M"]).unwrap() == n.file, "wrong bytes");
         n.ended(count);
     }
     for view in n.daemons[0].shared().trust.views() {

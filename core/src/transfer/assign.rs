@@ -9,9 +9,6 @@ use crate::limits::SLOT_BYTES;
 use crate::plan::{Pace, Pool, bytes_in, share};
 use crate::time::{Instant, Span};
 
-/// A lane with nothing to do near the end, or too slow to help, looks again after this time.
-const LOOK_AGAIN: Span = Span::from_millis(50);
-
 /// Bytes that the probe of the own link's second connection asks for.
 const PROBE_BYTES: u64 = 16;
 
@@ -57,7 +54,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         lane.waiting = Waiting::Work;
         if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done) && looks_again {
             lane.waiting = Waiting::No;
-            return LaneDo::Wait(Some(now + LOOK_AGAIN));
+            return LaneDo::Wait(Some(now + super::LOOK_AGAIN));
         }
         LaneDo::Wait(None)
     }
@@ -261,28 +258,34 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         self.working().map(|(i, _)| i).filter(move |&i| self.could_ask(i, slot).is_some())
     }
 
+    /// Whether no lane in good order has been asked for slot `slot`, though its turn has come.
+    fn nobody_brings(&self, slot: u64) -> bool {
+        let is_missing = slot < self.todo.frontier() && !self.slots.has(slot);
+        is_missing && !self.working().any(|(i, _)| self.lanes[i].owes(slot))
+    }
+
     /// Whether nobody brings the head, and nobody could be asked for it because each connection stands blocked behind
     /// later slots, which have to wait for the head.
     pub(super) fn head_is_stuck(&self) -> bool {
         let head = self.slots.next();
-        self.todo.is_lost(head) && (0..self.lanes.len()).all(|i| self.could_ask(i, head).is_none())
+        self.nobody_brings(head) && (0..self.lanes.len()).all(|i| self.could_ask(i, head).is_none())
     }
 
     /// A lane that comes back repeats the slot that is expected last, so that it stalls nobody if it fails again; if
-    /// nobody else brings anything, it takes what there is.
+    /// nobody else brings anything, it takes what there is. It gets the head if no lane in good order brings that.
     fn choose_for_probing(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
         let head = self.slots.next();
-        if self.todo.is_lost(head) && self.could_be_asked(head).next().is_none() {
-            return self.could_ask(id.index(), head).map(|conn| (conn, head..head + 1));
+        let is_due = self.nobody_brings(head) && self.could_be_asked(head).next().is_none();
+        if is_due && let Some(conn) = self.could_ask(id.index(), head) {
+            return Some((conn, head..head + 1));
         }
         if self.lanes[id.index()].owed() > 0 {
             return None;
         }
-        if let Some((index, _)) = self.expected_last(now, id, self.slots.next() + self.slots.window()) {
+        if let Some((index, _)) = self.expected_last(now, id, head + self.slots.window()) {
             return Some((Conn::Main, index..index + 1));
         }
-        let most = self.slots.window();
-        if let Some(run) = self.todo.first_lost(self.slots.next(), most, |_| true) {
+        if let Some(run) = self.todo.first_lost(head, self.slots.window(), |_| true) {
             return Some((Conn::Main, run.start..run.start + 1));
         }
         let open = self.todo.frontier() < self.horizon(id.index());

@@ -48,9 +48,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The own link's second connection failed before it had proved itself. While the original response is silent, too,
     /// that says something about the link, nothing about the origin.
-    pub(super) fn probe_failed(&mut self, now: Instant, why: Fault, wake: &mut Wake) {
+    pub(super) fn probe_failed(&mut self, now: Instant, asked: Instant, why: Fault, wake: &mut Wake) {
         let Cut::Unproven { tries } = self.cut else { return };
-        if why.may_pass() && self.original_is_silent(now) {
+        let heard = self.lanes.first().is_some_and(|l| l.main.heard > asked || l.blocked_since.is_some());
+        if why.may_pass() && (self.original_is_silent(now) || (why == Fault::Timeout && !heard)) {
             return;
         }
         if why.may_pass() && tries + 1 < PROBES {
@@ -155,10 +156,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Whether the original response has run past the place where the lanes' work begins, while it is still open
-    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent.
+    /// whether it may be cut: more work for the lanes might be in vain. Not if the response has gone silent, or is so
+    /// slow that it won't come up with the client soon.
     pub(super) fn cut_is_late(&self) -> bool {
-        let overrun = self.lanes.first().and_then(|l| l.main.front_slot()).is_some_and(|i| i > self.gap.end);
-        matches!(self.cut, Cut::Unproven { .. }) && overrun && !self.gap.silent
+        let Some(original) = self.lanes.first() else { return false };
+        let Some(at) = original.main.front_slot() else { return false };
+        let behind = self.slots.next().saturating_sub(at).saturating_mul(SLOT_BYTES as u64);
+        let is_slow = original.pace().time_for(behind) > Span::from_millis(1_000);
+        matches!(self.cut, Cut::Unproven { .. }) && at > self.gap.end && !self.gap.silent && !is_slow
     }
 
     /// Whether payload may be asked of lane `index` at present.

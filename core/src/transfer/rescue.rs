@@ -36,6 +36,8 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let able = self.working().map(|(i, _)| i).filter(|&i| self.can_rescue(i, head));
         let Some((best, takes)) = able.map(|i| (i, could(&self.lanes[i]))).min_by_key(|&(_, takes)| takes)
         else {
+            // One that is being probed may have to do.
+            self.wake_all(wake);
             return again;
         };
         if expected.since(now) <= takes.scale(3, 2) {

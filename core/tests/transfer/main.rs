@@ -3,3 +3,4 @@
 
 mod any;
 mod rig;
+mod rules;

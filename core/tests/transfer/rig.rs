@@ -280,7 +280,7 @@ impl Rig {
             _ => None,
         });
         let slowest = rates.min().unwrap_or(u64::MAX);
-        let client = if self.case.client_rate == 0 { 0 } else { bytes / self.case.client_rate };
+        let client = bytes.checked_div(self.case.client_rate).unwrap_or(0);
         last + 4 * (bytes / slowest) + 2 * client + 200_000_000
     }
 

@@ -78,7 +78,7 @@ pub fn simulate(mut world: World, plan: Plan, mut progress: impl FnMut(Span)) ->
         peers.truncate(MOST_PEERS);
         let size = random.between(4 << 20, 100 << 20);
         let from = if random.once_in(5) { random.between(1, size / 2) } else { 0 };
-        let job = Job { own, peers, range: from..size, window: plan.window, ..Job::default() };
+        let job = Job::new(own, peers, from..size, plan.window);
         world.start(at, job);
     }
     let end = Instant::default() + plan.span + Span::from_millis(600_000);

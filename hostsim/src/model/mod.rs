@@ -6,7 +6,8 @@
 //!              │
 //!              ├▶ once: one download, compared with the own line alone
 //!              ├▶ hours: a neighbourhood whose lines change
-//!              └▶ plans: what the literature would do on the same lines
+//!              ├▶ plans: what the literature would do on the same lines
+//!              └▶ table: links that stay as they are
 //! ```
 
 pub mod hours;
@@ -16,6 +17,7 @@ pub mod options;
 pub mod plans;
 pub mod random;
 pub mod reorder;
+pub mod table;
 pub mod world;
 
 use std::process::ExitCode;
@@ -76,6 +78,10 @@ fn carry_out(options: &Options, seed: u64) -> bool {
                 println!("{}", tally.json());
             }
             tally.downloads > 0 && tally.downloads == tally.complete + tally.broken
+        }
+        Task::Table => {
+            print!("{}", table::table());
+            true
         }
         Task::Plan => {
             print!("{}", compare(&net, options, window, seed));

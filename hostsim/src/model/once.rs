@@ -128,7 +128,7 @@ fn download(world: World, size: u64, window: usize, peers: Vec<usize>) -> Result
 }
 
 fn download_counted(mut world: World, size: u64, window: usize, peers: Vec<usize>) -> (Result, u64) {
-    let job = Job { peers, range: 0..size, window, ..Job::default() };
+    let job = Job::new(0, peers, 0..size, window);
     let number = world.start(Instant::default(), job);
     // A download that stands still for good is given up by the core after a minute; this is far beyond that.
     let mut results = world.run(Instant::default() + Span::from_millis(1_000_000_000));

@@ -15,6 +15,7 @@ hostsim model: the same core under a virtual clock; the same seed gives the same
   --hours H       H hours (0.01 to 100) in which each household starts downloads now and then, and links get
                   faster, slower, die and come back
   --plan          compare the plan with the simple ones of the literature on the same links
+  --table         how much of the links' sum a download gets, for many kinds of links that stay as they are
 
 Exit code: 0 if every download ended as it should, 1 if not, 2 for wrong arguments.
 ";
@@ -31,6 +32,8 @@ pub enum Task {
     Hours(f64),
     /// Compare plans.
     Plan,
+    /// The table of static links.
+    Table,
 }
 
 /// The options.
@@ -57,11 +60,12 @@ impl Options {
         if hours.is_some_and(|h| !(0.01..=100.0).contains(&h)) {
             return Err(HOURS.into());
         }
-        let tasks = [hours.map(Task::Hours), args.contains("--plan").then_some(Task::Plan)];
+        let plan = args.contains("--plan").then_some(Task::Plan);
+        let tasks = [hours.map(Task::Hours), plan, args.contains("--table").then_some(Task::Table)];
         let mut tasks = tasks.into_iter().flatten();
         let task = tasks.next().unwrap_or(Task::Once);
         if tasks.next().is_some() {
-            return Err("--hours, --plan: expected one of them".into());
+            return Err("--hours, --plan, --table: expected one of them".into());
         }
         let sized = args.clone().contains("--size");
         let linked = args.clone().contains("--links");

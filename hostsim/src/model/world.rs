@@ -42,19 +42,12 @@ pub struct Job {
     pub accept: Span,
 }
 
-impl Default for Job {
-    /// A whole MiB over line 0 alone, with the daemon's defaults.
-    fn default() -> Self {
-        Job {
-            own: 0,
-            peers: Vec::new(),
-            range: 0..1 << 20,
-            window: 1 << 20,
-            hold: 128 << 10,
-            socket: 256 << 10,
-            client_rate: 0,
-            accept: Span::from_millis(2),
-        }
+impl Job {
+    /// A download with what is usual: peers that hold 128 KiB, sockets of 256 KiB, a client that reads at once, peers
+    /// that accept within 2 ms.
+    pub fn new(own: LineId, peers: Vec<LineId>, range: Range<u64>, window: usize) -> Job {
+        let (hold, socket) = (128 << 10, 256 << 10);
+        Job { own, peers, range, window, hold, socket, client_rate: 0, accept: Span::from_millis(2) }
     }
 }
 
@@ -276,7 +269,7 @@ impl World {
         // The head of the response came one handshake and one round trip after the request.
         let (rtt, began) = (line.rtt, self.now);
         self.now = began + rtt.scale(2, 1);
-        let own = OwnLink { rate: line.rate, rtt, hold: job.socket };
+        let own = OwnLink { rate: line.rate, rtt, hold: job.socket.min(256 << 10) };
         let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
         let mut transfer =
             Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
