@@ -16,21 +16,21 @@ use core::net::SocketAddr;
 use core::ops::Range;
 use core::str::FromStr;
 
-use heapless::Vec;
 use sha2::{Digest, Sha256};
 
 use crate::base64::{self, Base64};
 use crate::http::decimal;
-use crate::http::range::{Ends, RangeSpec};
-use crate::limits::{MAX_LEDGER_RANGES, MAX_LEDGER_TEXT_BYTES};
+use crate::http::range::Ends;
+use crate::limits::MAX_LEDGER_TEXT_BYTES;
 use crate::message::{Fingerprint, SessionId, from_hex};
-use crate::select::MAX_PEERS;
 
 mod clock;
 pub mod evidence;
+mod list;
 mod text;
 
 pub use self::clock::{NotATime, Time};
+pub use self::list::{Item, List};
 pub use self::text::Text;
 
 /// A SHA-256; displayed as 64 lower-case hexadecimal digits. As the head of a ledger: that of its last entry.
@@ -67,7 +67,6 @@ pub struct Entry<'a> {
 }
 
 /// What an entry tells.
-#[allow(clippy::large_enum_variant)] // there is no heap; one is handled at a time
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A file begins, or the program was started. The first entry of every file is one.
@@ -86,7 +85,7 @@ pub enum Event<'a> {
         /// The session.
         session: SessionId,
         /// The ranges, in the order in which they were asked for.
-        ranges: Vec<Range<u64>, MAX_LEDGER_RANGES>,
+        ranges: List<'a, Range<u64>>,
     },
     /// A pooled download of this router's own household.
     Session {
@@ -99,7 +98,7 @@ pub enum Event<'a> {
         /// The file.
         uri: Text<'a>,
         /// Who took part, each with the head of its ledger that the INIT to it countersigned.
-        peers: Vec<(Fingerprint, Hash), MAX_PEERS>,
+        peers: List<'a, (Fingerprint, Hash)>,
     },
 }
 
@@ -146,31 +145,13 @@ impl fmt::Display for Event<'_> {
                 write!(f, "INIT\tkey={}\tfrom={from}\tsession={session}\t", Base64(key))?;
                 write!(f, "size={size}\turi={uri}\thead={head}")
             }
-            Event::Chunk { session, ranges } => {
-                write!(f, "CHUNK\tsession={session}\tranges=")?;
-                list(f, ranges, |f, range| write!(f, "{}", Ends(range)))
-            }
+            Event::Chunk { session, ranges } => write!(f, "CHUNK\tsession={session}\tranges={ranges}"),
             Event::Session { session, size, range, uri, peers } => {
-                write!(f, "SESSION\tsession={session}\tsize={size}\trange={}\turi={uri}\t", Ends(range))?;
-                f.write_str("peers=")?;
-                list(f, peers, |f, (peer, head)| write!(f, "{peer}/{head}"))
+                write!(f, "SESSION\tsession={session}\tsize={size}\trange={}\t", Ends(range))?;
+                write!(f, "uri={uri}\tpeers={peers}")
             }
         }
     }
-}
-
-fn list<T>(
-    f: &mut fmt::Formatter<'_>,
-    items: &[T],
-    item: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    for (i, of) in items.iter().enumerate() {
-        if i > 0 {
-            f.write_char(',')?;
-        }
-        item(f, of)?;
-    }
-    Ok(())
 }
 
 /// Passes text on and hashes it.
@@ -265,14 +246,14 @@ impl<'a> Event<'a> {
             })),
             Some(b"CHUNK") => Ok(Event::Chunk {
                 session: fields.take("session", parsed)?,
-                ranges: fields.take("ranges", |value| items(value, range))?,
+                ranges: fields.take("ranges", List::written)?,
             }),
             Some(b"SESSION") => Ok(Event::Session {
                 session: fields.take("session", parsed)?,
                 size: fields.take("size", decimal)?,
-                range: fields.take("range", range)?,
+                range: fields.take("range", Item::read)?,
                 uri: fields.take("uri", text)?,
-                peers: fields.take("peers", |value| items(value, peer))?,
+                peers: fields.take("peers", List::written)?,
             }),
             _ => Err(BadEntry::Field("OPEN, INIT, CHUNK or SESSION")),
         }
@@ -312,29 +293,6 @@ fn text(value: &[u8]) -> Option<Text<'_>> {
 
 fn hash(value: &[u8]) -> Option<Hash> {
     from_hex(core::str::from_utf8(value).ok()?).ok().map(Hash)
-}
-
-fn range(value: &[u8]) -> Option<Range<u64>> {
-    match RangeSpec::parse(value)? {
-        RangeSpec::Between(first, last) => Some(first..last.checked_add(1)?),
-        _ => None,
-    }
-}
-
-fn peer(value: &[u8]) -> Option<(Fingerprint, Hash)> {
-    let at = value.iter().position(|byte| *byte == b'/')?;
-    let (peer, head) = value.split_at_checked(at)?;
-    Some((parsed(peer)?, hash(head.strip_prefix(b"/")?)?))
-}
-
-fn items<'a, T, const N: usize>(value: &'a [u8], read: impl Fn(&'a [u8]) -> Option<T>) -> Option<Vec<T, N>> {
-    let mut items = Vec::new();
-    if !value.is_empty() {
-        for item in value.split(|byte| *byte == b',') {
-            items.push(read(item)?).ok()?;
-        }
-    }
-    Some(items)
 }
 
 /// Reads the lines of a ledger in their order and checks that each follows the one before.

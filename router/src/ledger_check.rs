@@ -240,7 +240,7 @@ fn countersigned(files: &[PathBuf], owner: Fingerprint) -> Result<Vec<Countersig
                 file: place.file.into(),
                 line: place.line,
                 session,
-                head: *head,
+                head,
             }));
         }
         Ok(())

@@ -19,10 +19,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use bamqp_core::http::request::Request;
-use bamqp_core::ledger::{Event, Hash, InitEvent, Text};
+use bamqp_core::ledger::{Event, Hash, InitEvent, List, Text};
 use bamqp_core::message::{Fingerprint, SessionId};
-use bamqp_core::select::MAX_PEERS;
 
 use self::folder::Folder;
 use self::waiting::{Part, Waiting};
@@ -197,9 +195,10 @@ impl Ledger {
     /// # Errors
     /// [`AppendError`]: it must not be fetched.
     pub fn append_init(&self, init: &InitRecord<'_>) -> Result<[u8; 32], AppendError> {
-        if let Ok(Some((request, _))) = Request::parse(init.head)
-            && CREDENTIALS.iter().any(|name| request.fields.get(name).is_some())
-        {
+        // By lines, since parsing the head once more would take a good part of a small stack.
+        let mut names =
+            init.head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+        if names.any(|name| CREDENTIALS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))) {
             return Err(AppendError::Credentials);
         }
         self.append(Event::Init(InitEvent {
@@ -237,12 +236,13 @@ impl Ledger {
     /// # Errors
     /// [`AppendError`].
     pub fn append_session(&self, session: &SessionRecord<'_>) -> Result<[u8; 32], AppendError> {
+        let peers: Vec<_> = session.peers.iter().map(|(peer, head)| (*peer, Hash(*head))).collect();
         self.append(Event::Session {
             session: session.session,
             size: session.size,
             range: session.range.clone(),
             uri: Text::Plain(session.uri.as_bytes()),
-            peers: session.peers.iter().take(MAX_PEERS).map(|(peer, head)| (*peer, Hash(*head))).collect(),
+            peers: List::Plain(&peers),
         })
     }
 

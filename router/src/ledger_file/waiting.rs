@@ -4,7 +4,7 @@
 use core::ops::Range;
 use std::collections::VecDeque;
 
-use bamqp_core::ledger::{Entry, Event, Hash, Text};
+use bamqp_core::ledger::{Entry, Event, Hash, List, Text};
 use bamqp_core::limits::MAX_LEDGER_RANGES;
 use bamqp_core::message::SessionId;
 
@@ -156,7 +156,7 @@ impl Waiting {
     pub fn seal(&mut self, session: SessionId) {
         if let Some(place) = self.chunks.iter().position(|(id, _)| *id == session) {
             let (session, ranges) = self.chunks.remove(place);
-            self.append(Event::Chunk { session, ranges });
+            self.append(Event::Chunk { session, ranges: List::Plain(&ranges) });
         }
     }
 

@@ -26,16 +26,17 @@ pub fn pair(sessions: u8) -> (Folder, Folder) {
 #[test]
 fn truncation_shows_against_the_coordinators_log() {
     let (peer, other) = pair(5);
+    let files = peer.files();
     let file = peer.only_file();
-    let report = check(&[file.clone()], &other.files()).unwrap();
+    let report = check(&files, &other.files()).unwrap();
     assert_eq!((report.countersigned, report.older), (5, 0));
     let whole = fs::read(&file).unwrap();
     // OPEN, then INIT and CHUNK of each session. The CHUNK at the end can go unseen, the INIT before it cannot.
     for (lines, missing) in [(10, None), (9, Some(5)), (8, Some(5)), (7, Some(4)), (2, Some(2)), (1, Some(1))]
     {
         fs::write(&file, &whole[..line_end(&whole, lines)]).unwrap();
-        assert!(check(&[file.clone()], &[]).is_ok(), "the chain alone does not show it");
-        match (check(&[file.clone()], &other.files()), missing) {
+        assert!(check(&files, &[]).is_ok(), "the chain alone does not show it");
+        match (check(&files, &other.files()), missing) {
             (Ok(_), None) => {}
             (
                 Err(Problem { file, line, what: Wrong::Missing(session, _) | Wrong::NoInit(session) }),

@@ -310,7 +310,7 @@ impl Line {
     pub fn hello(&mut self) -> Option<Head> {
         self.send(|head| bamqp_core::message::hello::write_request(head, &"peer"));
         let head = self.head()?;
-        match head.with(|response| Hello::parse(response)) {
+        match head.with(Hello::parse) {
             Ok(hello) => self.challenge = hello.challenge,
             Err(_) => self.authentic(&head), // another answer came first
         }
