@@ -22,13 +22,18 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// 1 Mbit/s: what a line brings at least, where nothing is known of it.
+    const UNKNOWN: u64 = 125_000;
+
     /// Long enough to even out that bytes arrive in bursts, short enough to see a link slow down in time.
     const PERIOD: Span = Span::from_millis(40);
 
-    /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured.
+    /// Starts from a guess in bytes per second: what a peer advertised or an earlier session measured; 0 if nobody
+    /// knows. A lane that was taken for hopeless would never be asked for anything, and so never be measured.
     pub fn new(guess: u64) -> Self {
+        let guess = if guess == 0 { Self::UNKNOWN } else { guess };
         Self {
-            estimate: guess.max(1),
+            estimate: guess,
             samples: 0,
             since: None,
             young_until: Instant::default(),

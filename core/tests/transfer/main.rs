@@ -2,5 +2,6 @@
 //! 5 by itself.
 
 mod any;
+mod pinned;
 mod rig;
 mod rules;
