@@ -136,15 +136,12 @@ fn trust_tells_the_verdict_with_its_reason_and_forgets_at_the_owners_word() {
     assert!(text.contains("T 0.900 > U 0.000") && text.contains("9.0 MiB"), "{text}");
     let json = bed.json("trust");
     let b = &json["trust"][0];
-    assert_eq!(
-        (&b["trust"], &b["checked_places"], &b["audits_per_10000"]),
-        (&0.9.into(), &4.into(), &25.into())
-    );
+    assert_eq!(b["trust"], 0.9);
     assert_eq!(json["recent_sessions"].as_array().unwrap().len(), 3);
     let shared = bed.daemons[1].shared();
     shared.trust.accuse(bed.b.fingerprint(), shared.keyring.me().fingerprint());
     let b = &bed.json("trust")["trust"][0];
-    assert_eq!((&b["standing"], &b["checked_places"]), (&"trusted".into(), &24.into()));
+    assert_eq!(b["standing"], "trusted");
     assert_eq!(b["accused_by"], shared.keyring.me().fingerprint().to_string());
 
     bed.add(&Conduct { violation: Some(Violation::Lie), ..good() });

@@ -154,8 +154,6 @@ pub fn trust(shared: &Shared) -> Document {
         ("timeouts", Unit::Count),
         ("drops", Unit::Count),
         ("brought", Unit::Bytes),
-        ("checked_places", Unit::Count),
-        ("audits_per_10000", Unit::Count),
         ("violation", Unit::Text),
         ("violation_age", Unit::Seconds),
         ("accused_by", Unit::Text),
@@ -163,7 +161,7 @@ pub fn trust(shared: &Shared) -> Document {
         ("key", Unit::Text),
     ];
     let row = |view: &TrustView| {
-        let (scores, checking) = (&view.scores, view.standing.checking());
+        let scores = &view.scores;
         vec![
             view.name.as_str().into(),
             view.standing.to_string().into(),
@@ -176,8 +174,6 @@ pub fn trust(shared: &Shared) -> Document {
             scores.sums.timeouts.into(),
             scores.sums.drops.into(),
             scores.sums.bytes.into(),
-            u32::from(checking.places).into(),
-            u32::from(checking.audit_per_10000).into(),
             view.violation.map(|(why, _)| why.to_string()).into(),
             view.violation.map(|(_, ago)| ago).into(),
             view.alert.map(|(alert, _)| accuser(shared, alert)).into(),
