@@ -8,13 +8,15 @@ use core::ops::Range;
 use crate::address::Refusal;
 use crate::http::body::BodyLength;
 use crate::http::fields::Fields;
-use crate::http::partial::{exact_length, is_encoded, is_multipart};
+use crate::http::multipart::is_multipart;
+use crate::http::partial::{exact_length, is_encoded};
 use crate::http::range::{ContentRange, RangeRequest};
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::target::Uri;
 use crate::http::validator::{NoValidator, Validator};
 use crate::limits::MAX_URI_BYTES;
+use crate::message::chunk::ChunkDigest;
 use crate::time::Span;
 
 /// What is done with a download.
@@ -47,6 +49,8 @@ pub struct Situation {
     pub peers: usize,
     /// Downloads of fewer bytes are relayed.
     pub min_size: u64,
+    /// Whether the origin was found to serve different bytes under one validator lately.
+    pub inconsistent: bool,
     /// Bytes per second of the own link as far as known.
     pub own_rate: Option<u64>,
     /// How long it takes until the first peer delivers.
@@ -78,6 +82,9 @@ fn pool(
     }
     let validator = Validator::of(&response.fields).map_err(Relay::Validator)?;
     now.address.map_err(Relay::Address)?;
+    if now.inconsistent {
+        return Err(Relay::Inconsistent);
+    }
     let length = range.end.saturating_sub(range.start);
     if length < now.min_size || length == 0 {
         return Err(Relay::TooSmall);
@@ -156,6 +163,13 @@ fn what_comes(request: &Request<'_>, response: &Response<'_>) -> Result<(Range<u
     }
 }
 
+/// The SHA-256 of the whole file in `Repr-Digest` (RFC 9530 section 3). One that is malformed, or of another algorithm,
+/// proves nothing.
+pub fn repr_digest(fields: &Fields<'_>) -> Option<[u8; 32]> {
+    let digests = fields.list("Repr-Digest").filter_map(|member| core::str::from_utf8(member).ok());
+    digests.filter_map(|member| member.parse::<ChunkDigest>().ok()).map(|digest| digest.0).last()
+}
+
 /// Whether `Cache-Control` has a directive, with or without an argument.
 fn has_directive(fields: &Fields<'_>, directive: &str) -> bool {
     fields.list("Cache-Control").any(|member| {
@@ -195,6 +209,8 @@ pub enum Relay {
     Validator(NoValidator),
     /// Peers may not fetch from this address.
     Address(Refusal),
+    /// The origin was found to serve different bytes under one validator.
+    Inconsistent,
     /// Fewer bytes than the least that is pooled.
     TooSmall,
     /// No peer can be asked now.
@@ -219,6 +235,7 @@ impl fmt::Display for Relay {
             Relay::NoRanges => "the origin serves no ranges",
             Relay::OtherRange => "not the range that was asked for",
             Relay::Validator(why) => return write!(f, "no strong validator: {why}"),
+            Relay::Inconsistent => "the origin served different bytes to different routers lately",
             Relay::Address(why) => return write!(f, "not for peers: {why}"),
             Relay::TooSmall => "smaller than min_size",
             Relay::NoPeers => "no peer can be asked",

@@ -9,6 +9,7 @@ use crate::limits::{MAX_PIPELINE, SLOT_BYTES};
 use crate::plan::{Pace, bytes_in, time_for};
 use crate::time::{Instant, Span};
 use crate::transfer::Conn;
+use crate::trust::Standing;
 
 /// Measures a lane's rate while it is being read (DESIGN section 5, rule 2).
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +101,10 @@ impl Rate {
             return;
         }
         let weight = if is_young { 2 } else { 4 };
-        self.estimate = (self.estimate * (weight - 1) + sample) / weight;
+        // One that took longer counts for as many periods: a lane that drips is looked at but now and then.
+        for _ in 0..(took.as_micros() / Self::PERIOD.as_micros()).clamp(1, 8) {
+            self.estimate = (self.estimate * (weight - 1) + sample) / weight;
+        }
         self.samples = self.samples.saturating_add(1);
     }
 }
@@ -170,10 +174,28 @@ pub(crate) struct Chunk {
 /// What a chunk's bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// For the client.
-    Payload,
-    /// Only to see that the lane answers rightly; the bytes are dropped.
+    /// For the client; what a peer brings is first inspected, under this number.
+    Payload(Option<u32>),
+    /// The first sample: only to see that the own link's second connection answers rightly.
     Probe,
+    /// The places of a chunk of a peer, which is inspected under this number.
+    Sample(u32),
+    /// A whole slot of such a chunk.
+    Audit(u32),
+    /// A place that is disputed, under this number.
+    Vote(u32),
+}
+
+impl Purpose {
+    /// Whether the bytes are for the client.
+    pub fn is_payload(self) -> bool {
+        matches!(self, Purpose::Payload(_))
+    }
+
+    /// Whether the answer is read into slots; otherwise as places.
+    pub fn fills_slots(self) -> bool {
+        matches!(self, Purpose::Payload(_) | Purpose::Audit(_))
+    }
 }
 
 /// One connection of a lane: chunks in the order of their requests, at ascending offsets.
@@ -203,9 +225,10 @@ impl<S> Track<S> {
         self.chunks.front().map(|c| c.rest.start / SLOT_BYTES as u64)
     }
 
-    /// The last slot asked for on this connection.
+    /// The last slot asked for on this connection. What is not read into slots waits for no room, so it is in nobody's way.
     pub fn last_slot(&self) -> Option<u64> {
-        self.chunks.back().map(|c| (c.rest.end - 1) / SLOT_BYTES as u64)
+        let last = self.chunks.iter().rfind(|c| c.purpose.fills_slots());
+        last.map(|c| (c.rest.end - 1) / SLOT_BYTES as u64)
     }
 
     /// How many bytes come before and with slot `index`, if it is owed here.
@@ -213,7 +236,7 @@ impl<S> Track<S> {
         let slot = SLOT_BYTES as u64;
         let mut before = 0;
         for chunk in &self.chunks {
-            if chunk.purpose == Purpose::Payload
+            if chunk.purpose.is_payload()
                 && (chunk.rest.start / slot..chunk.rest.end.div_ceil(slot)).contains(&index)
             {
                 return Some(before + ((index + 1) * slot).min(chunk.rest.end) - chunk.rest.start);
@@ -253,6 +276,10 @@ pub enum Fault {
     Unauthentic,
     /// The bytes are not those that the peer's digest is of: they were changed on their way from it.
     Corrupt,
+    /// A peer's bytes are not those of the own link.
+    Mismatch,
+    /// The origin serves one lane other bytes than another.
+    Inconsistent,
 }
 
 impl Fault {
@@ -288,6 +315,8 @@ impl core::fmt::Display for Fault {
             Fault::Declined => f.write_str("declined"),
             Fault::Unauthentic => f.write_str("unauthentic"),
             Fault::Corrupt => f.write_str("corrupt"),
+            Fault::Mismatch => f.write_str("mismatch"),
+            Fault::Inconsistent => f.write_str("inconsistent-origin"),
         }
     }
 }
@@ -317,6 +346,11 @@ pub enum LaneState {
     },
     /// Takes part with one slot at a time until it has delivered one.
     Probing,
+    /// Its bytes differ from the own link's, and others are asked who is right; its connections were closed or not yet.
+    Accused {
+        /// Whether they were.
+        closed: bool,
+    },
     /// Out of this session for good, by its own fault.
     Left(Fault),
     /// Out of this session because it isn't needed any more.
@@ -349,6 +383,33 @@ pub struct LaneStats {
     pub failures: u32,
     /// Answers that broke the protocol.
     pub violations: u32,
+    /// Bytes that it fetched only to check others, heads included.
+    pub checked: u64,
+    /// Places at which it differed from the own link.
+    pub mismatches: u32,
+    /// What those were found to be.
+    pub verdict: Option<Dispute>,
+}
+
+/// What a mismatch was found to be (DESIGN section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispute {
+    /// Everybody who was asked agrees with the own link.
+    Lie,
+    /// Somebody who was asked disagrees with the own link, too: the origin is inconsistent, nobody is blamed.
+    Origin,
+    /// There was nobody to ask.
+    Open,
+}
+
+impl core::fmt::Display for Dispute {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Dispute::Lie => "lie",
+            Dispute::Origin => "inconsistent origin",
+            Dispute::Open => "open",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -366,6 +427,8 @@ pub(crate) struct Lane<S> {
     pub pause: Span,
     pub up_since: Instant,
     pub stats: LaneStats,
+    /// How far it is trusted; the own link is.
+    pub standing: Standing,
 }
 
 impl<S> Lane<S> {
@@ -373,7 +436,7 @@ impl<S> Lane<S> {
     const LONGEST_SLOT: Span = Span::from_millis(1_500);
     const LONGEST_PAUSE: Span = Span::from_millis(8_000);
 
-    pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span) -> Self {
+    pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span, standing: Standing) -> Self {
         Self {
             kind,
             state: if kind == LaneKind::Peer { LaneState::Joining } else { LaneState::Up },
@@ -388,7 +451,13 @@ impl<S> Lane<S> {
             pause: Self::FIRST_PAUSE,
             up_since: now,
             stats: LaneStats::default(),
+            standing,
         }
+    }
+
+    /// Whether it may stand in for the own link where others are checked.
+    pub fn is_trusted(&self) -> bool {
+        self.standing == Standing::Trusted { accused: false }
     }
 
     pub fn is_up(&self) -> bool {
@@ -413,10 +482,17 @@ impl<S> Lane<S> {
         }
     }
 
-    /// Turns to the connection that is to be read from now. How long the other one was silent meanwhile is not its
-    /// fault.
-    pub fn turn(&mut self, now: Instant) -> Option<Conn> {
-        let conn = self.reads_from();
+    /// Turns to the connection that is to be read from now: the one whose next slot is the lower of those that `can_go_on`, so
+    /// that the head is never kept waiting by something that lies behind it. How long the other one was silent meanwhile is
+    /// not its fault.
+    pub fn turn(&mut self, now: Instant, can_go_on: impl Fn(&Track<S>) -> bool) -> Option<Conn> {
+        let of = |conn: Conn| {
+            let track = self.track(conn);
+            Some((!can_go_on(track), track.front_slot()?, conn == Conn::Spare, conn))
+        };
+        let conn =
+            [of(Conn::Main), of(Conn::Spare)].into_iter().flatten().min_by_key(|key| (key.0, key.1, key.2));
+        let conn = conn.map(|(.., conn)| conn);
         if conn != self.reading {
             self.reading = conn;
             if let Some(conn) = conn {
@@ -426,15 +502,9 @@ impl<S> Lane<S> {
         conn
     }
 
-    /// The connection to read from: the one whose next slot is the lower, so that the head is never kept waiting by
-    /// something that lies behind it.
-    fn reads_from(&self) -> Option<Conn> {
-        match (self.main.front_slot(), self.spare.front_slot()) {
-            (None, None) => None,
-            (Some(main), Some(spare)) if spare < main => Some(Conn::Spare),
-            (None, Some(_)) => Some(Conn::Spare),
-            (Some(_), _) => Some(Conn::Main),
-        }
+    /// The chunk that is due on the connection that is being read from.
+    pub fn front(&self) -> Option<&Chunk> {
+        self.reading.and_then(|conn| self.track(conn).chunks.front())
     }
 
     pub fn owed(&self) -> u64 {

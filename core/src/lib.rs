@@ -19,3 +19,4 @@ pub mod signature;
 pub mod time;
 pub mod transfer;
 pub mod trust;
+pub mod verify;

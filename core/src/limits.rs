@@ -55,3 +55,18 @@ pub const MAX_LEDGER_LINE_BYTES: usize = 5 * (MAX_LEDGER_TEXT_BYTES + MAX_URI_BY
 /// Most sessions with one peer that trust remembers each on its own: 56 bytes each. Of more within twelve hours the two
 /// closest in time are joined, so nothing is forgotten.
 pub const MAX_TRANSACTIONS: usize = 48;
+
+/// Bytes of one place that is fetched again to check a peer (DESIGN section 7).
+pub const PLACE_BYTES: usize = 16;
+
+/// Most places of one chunk: what fits into a request's `Range` and its answer into [`MAX_PEER_HEAD_BYTES`] at a time.
+pub const MAX_PLACES: usize = 24;
+
+/// Most slots of one chunk of a peer, 256 KiB: what [`MAX_PLACES`] are meant for.
+pub const MAX_CHUNK_SLOTS: u64 = 16;
+
+/// Most chunks of peers of one session that are not released yet: 64 bytes each.
+pub const MAX_INSPECTIONS: usize = 128;
+
+/// Most places of them: 40 bytes each.
+pub const MAX_OPEN_PLACES: usize = 512;

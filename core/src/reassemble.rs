@@ -1,5 +1,6 @@
-//! Slots in any order in, in order out, within a fixed set of buffers. Not responsible for who fetches what
-//! (that is [`crate::plan`]) nor for the bytes: a buffer is moved, never looked into.
+//! Slots in any order in, in order out, within a fixed set of buffers; what a peer brought is held until somebody says
+//! that it was verified. Not responsible for who fetches what (that is [`crate::plan`]), nor for verifying
+//! ([`crate::verify`]): a buffer is moved and lent, never looked into.
 
 use core::cmp::Ordering;
 use core::ops::Range;
@@ -15,6 +16,25 @@ const RESERVED: usize = 2;
 /// The fewest buffers that a reassembler works with: the reserve, the client's and one to read ahead into.
 pub const MIN_BUFFERS: usize = RESERVED + 2;
 
+/// What is known of one position ahead of the client.
+#[derive(Debug)]
+enum Place<S> {
+    Empty,
+    /// Not for the client before its inspection, of this number, is over.
+    Held(S, u32),
+    /// For the client; whether the own link brought it.
+    Ready(S, bool),
+}
+
+/// A slot that is here, as [`Reassembler::look`] shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look<'a, S> {
+    /// It is held for the inspection of this number.
+    Held(&'a S, u32),
+    /// It is for the client; whether the own link brought it.
+    Ready(&'a S, bool),
+}
+
 /// Puts the slots of one byte range back in order.
 ///
 /// A slot's index is its file offset divided by [`SLOT_BYTES`]; the first and the last slot may be cut short by
@@ -22,11 +42,12 @@ pub const MIN_BUFFERS: usize = RESERVED + 2;
 /// number of buffers that were lent, at most `SLOTS`.
 #[derive(Debug)]
 pub struct Reassembler<S, const SLOTS: usize> {
-    ring: [Option<S>; SLOTS],
+    ring: [Place<S>; SLOTS],
     free: Vec<S, SLOTS>,
     buffers: usize,
     in_use_peak: usize,
     next: u64,
+    urgent: Option<u64>,
     range: Range<u64>,
 }
 
@@ -39,10 +60,11 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
             return None;
         }
         Some(Self {
-            ring: [const { None }; SLOTS],
+            ring: [const { Place::Empty }; SLOTS],
             buffers: free.len(),
             free,
             in_use_peak: 0,
+            urgent: None,
             next: range.start / SLOT_BYTES as u64,
             range,
         })
@@ -74,9 +96,35 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         index.saturating_mul(slot).max(self.range.start)..(index + 1).saturating_mul(slot).min(self.range.end)
     }
 
-    /// Whether slot `index` is here or was given out already.
+    /// Whether slot `index` is here, held or not, or was given out already.
     pub fn has(&self, index: u64) -> bool {
-        index < self.next || (index < self.next + SLOTS as u64 && self.ring[Self::place(index)].is_some())
+        index < self.next || self.look(index).is_some()
+    }
+
+    /// Whether slot `index` is here for the client, or was given out already.
+    pub fn is_ready(&self, index: u64) -> bool {
+        index < self.next || matches!(self.look(index), Some(Look::Ready(..)))
+    }
+
+    /// Slot `index`, if it is here.
+    pub fn look(&self, index: u64) -> Option<Look<'_, S>> {
+        if !self.remembers(index) {
+            return None;
+        }
+        match &self.ring[Self::place(index)] {
+            Place::Empty => None,
+            Place::Held(slot, by) => Some(Look::Held(slot, *by)),
+            Place::Ready(slot, own) => Some(Look::Ready(slot, *own)),
+        }
+    }
+
+    /// The head is held until slot `index` is here, too: that may have the reserve.
+    pub fn set_urgent(&mut self, index: Option<u64>) {
+        self.urgent = index;
+    }
+
+    fn remembers(&self, index: u64) -> bool {
+        index >= self.next && index - self.next < SLOTS as u64
     }
 
     /// Whether a buffer for slot `index` could be had now: the index lies within the window and, unless it is the
@@ -86,6 +134,8 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         let kept = match index.cmp(&self.next) {
             Ordering::Less => 1,
             Ordering::Equal => 0,
+            // The head is here, but held until this one is, too.
+            Ordering::Greater if self.urgent == Some(index) => 0,
             Ordering::Greater => RESERVED,
         };
         index < self.next + self.window() && self.free.len() > kept
@@ -101,14 +151,48 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         buffer
     }
 
-    /// Slot `index` is complete in `buffer`. False if it was here already or lies outside what is remembered: the
-    /// bytes are dropped and the buffer is free again.
-    pub fn put(&mut self, index: u64, buffer: S) -> bool {
-        if self.has(index) || index >= self.next + SLOTS as u64 || index >= self.end() {
+    /// Slot `index` is complete in `buffer`, for the client; `own`: the own link brought it. False if it was here already
+    /// or lies outside what is remembered: the bytes are dropped and the buffer is free again.
+    pub fn put(&mut self, index: u64, buffer: S, own: bool) -> bool {
+        self.keep(index, |buffer| Place::Ready(buffer, own), buffer)
+    }
+
+    /// The same, but it is held for the inspection of number `by`.
+    pub fn hold(&mut self, index: u64, buffer: S, by: u32) -> bool {
+        self.keep(index, |buffer| Place::Held(buffer, by), buffer)
+    }
+
+    /// Slot `index`, if the inspection of number `by` holds it, is for the client from now on; `own`: as the own link has
+    /// it. Whether it was held.
+    pub fn release(&mut self, index: u64, by: u32, own: bool) -> bool {
+        let Some(buffer) = self.take_held(index, by) else { return false };
+        self.ring[Self::place(index)] = Place::Ready(buffer, own);
+        true
+    }
+
+    /// Slot `index`, if the inspection of number `by` holds it, is dropped. Whether it was held.
+    pub fn drop_held(&mut self, index: u64, by: u32) -> bool {
+        let Some(buffer) = self.take_held(index, by) else { return false };
+        self.give_back(buffer);
+        true
+    }
+
+    fn take_held(&mut self, index: u64, by: u32) -> Option<S> {
+        if !matches!(self.look(index), Some(Look::Held(_, holder)) if holder == by) {
+            return None;
+        }
+        match core::mem::replace(&mut self.ring[Self::place(index)], Place::Empty) {
+            Place::Held(buffer, _) => Some(buffer),
+            Place::Empty | Place::Ready(..) => None,
+        }
+    }
+
+    fn keep(&mut self, index: u64, entry: impl FnOnce(S) -> Place<S>, buffer: S) -> bool {
+        if self.has(index) || !self.remembers(index) || index >= self.end() {
             self.give_back(buffer);
             return false;
         }
-        self.ring[Self::place(index)] = Some(buffer);
+        self.ring[Self::place(index)] = entry(buffer);
         true
     }
 
@@ -118,9 +202,16 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         let _ = self.free.push(buffer);
     }
 
-    /// The next slot in order with its bytes' place in the file, if it is here.
+    /// The next slot in order with its bytes' place in the file, if it is here and not held.
     pub fn pop(&mut self) -> Option<(S, Range<u64>)> {
-        let buffer = self.ring[Self::place(self.next)].take()?;
+        let place = &mut self.ring[Self::place(self.next)];
+        let buffer = match core::mem::replace(place, Place::Empty) {
+            Place::Ready(buffer, _) => buffer,
+            other => {
+                *place = other;
+                return None;
+            }
+        };
         let extent = self.extent(self.next);
         self.next += 1;
         Some((buffer, extent))

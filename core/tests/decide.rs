@@ -9,8 +9,14 @@ use bamqp_core::http::validator::{NoValidator, Validator};
 use bamqp_core::limits::MAX_URI_BYTES;
 use bamqp_core::time::Span;
 
-const SITUATION: Situation =
-    Situation { address: Ok(()), peers: 3, min_size: 1000, own_rate: None, start_up: Span::from_millis(200) };
+const SITUATION: Situation = Situation {
+    address: Ok(()),
+    inconsistent: false,
+    peers: 3,
+    min_size: 1000,
+    own_rate: None,
+    start_up: Span::from_millis(200),
+};
 
 /// One download that is pooled; each test changes one thing.
 struct Case {

@@ -2,6 +2,7 @@
 
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::forward::{self, Hop, RangeGet};
+use bamqp_core::http::range::RangeSet;
 use bamqp_core::http::request::Request;
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
@@ -171,7 +172,7 @@ fn a_range_is_asked_under_the_validator() {
     let validator = Validator::entity_tag(b"\"v\"").unwrap();
     let get = RangeGet {
         uri: &uri,
-        range: 0..16_384,
+        ranges: RangeSet::One(0..16_384),
         validator: &validator,
         user_agent: Some(b"u"),
         accept: None,

@@ -19,6 +19,10 @@ enum Step {
     Take(u64),
     /// The n-th of the buffers that were taken is full.
     Put(usize),
+    /// The n-th of the buffers that were taken is full, and held for the inspection of that number.
+    Hold(usize, u32),
+    /// What the inspection of that number holds is released, or dropped.
+    Settle(u32, bool),
     /// The n-th of the buffers that were taken comes back unused.
     GiveBack(usize),
     /// The client takes the next slot, if it is writing none.
@@ -31,6 +35,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..SLOTS as u64 + 6).prop_map(Step::Take),
         4 => any::<usize>().prop_map(Step::Put),
+        3 => (any::<usize>(), 0..3u32).prop_map(|(n, by)| Step::Hold(n, by)),
+        2 => (0..3u32, any::<bool>()).prop_map(|(by, release)| Step::Settle(by, release)),
         1 => any::<usize>().prop_map(Step::GiveBack),
         3 => Just(Step::Pop),
         3 => Just(Step::Written),
@@ -54,7 +60,7 @@ proptest! {
         prop_assert_eq!(slots.end(), end);
 
         // The oracle: which slots are here, in which buffer; who holds which buffer for which slot.
-        let mut here: BTreeMap<u64, Buffer> = BTreeMap::new();
+        let mut here: BTreeMap<u64, (Buffer, Option<u32>)> = BTreeMap::new();
         let mut taken: Vec<(u64, Buffer)> = Vec::new();
         let mut writing = None;
         let (mut next, mut free, mut peak) = (first, lent, 0);
@@ -83,16 +89,37 @@ proptest! {
                         taken.push((index, buffer));
                     }
                 }
-                Step::Put(_) | Step::GiveBack(_) if taken.is_empty() => continue,
-                Step::Put(n) => {
+                Step::Put(_) | Step::Hold(..) | Step::GiveBack(_) if taken.is_empty() => continue,
+                Step::Put(n) | Step::Hold(n, _) => {
+                    let by = if let Step::Hold(_, by) = step { Some(by) } else { None };
                     let (index, buffer) = taken.swap_remove(n % taken.len());
                     let (number, new) = (buffer.0, index >= next && index < end && !here.contains_key(&index));
-                    prop_assert_eq!(slots.put(index, buffer), new, "each slot in once");
+                    let kept = match by {
+                        None => slots.put(index, buffer, false),
+                        Some(by) => slots.hold(index, buffer, by),
+                    };
+                    prop_assert_eq!(kept, new, "each slot in once");
                     if new {
-                        here.insert(index, Buffer(number));
+                        here.insert(index, (Buffer(number), by));
                     } else {
                         free += 1;
                         urgent.remove(&number);
+                    }
+                }
+                Step::Settle(by, release) => {
+                    for index in next..next + SLOTS as u64 {
+                        let held = here.get(&index).is_some_and(|(_, holder)| *holder == Some(by));
+                        if release {
+                            prop_assert_eq!(slots.release(index, by, true), held);
+                            here.entry(index).and_modify(|(_, holder)| if held { *holder = None });
+                        } else {
+                            prop_assert_eq!(slots.drop_held(index, by), held);
+                            if held {
+                                let (buffer, _) = here.remove(&index).expect("it is held");
+                                urgent.remove(&buffer.0);
+                                free += 1;
+                            }
+                        }
                     }
                 }
                 Step::GiveBack(n) => {
@@ -104,7 +131,8 @@ proptest! {
                 Step::Pop if writing.is_some() => continue,
                 Step::Pop => {
                     let got = slots.pop();
-                    let expected = here.remove(&next).map(|buffer| {
+                    let ready = here.get(&next).is_some_and(|(_, holder)| holder.is_none());
+                    let expected = ready.then(|| here.remove(&next)).flatten().map(|(buffer, _)| {
                         (buffer, start.max(next * SLOT)..range.end.min((next + 1) * SLOT))
                     });
                     prop_assert_eq!(&got, &expected, "in order, the buffer that was put, its bytes' place");
@@ -128,6 +156,8 @@ proptest! {
             prop_assert_eq!(lent - free, here.len() + taken.len() + usize::from(writing.is_some()));
             for index in first.saturating_sub(1)..end + 2 {
                 prop_assert_eq!(slots.has(index), index < next || here.contains_key(&index));
+                let ready = here.get(&index).is_some_and(|(_, holder)| holder.is_none());
+                prop_assert_eq!(slots.is_ready(index), index < next || ready);
             }
         }
     }
@@ -161,7 +191,7 @@ fn a_slot_that_is_gone_leaves_the_head_a_buffer() {
     let mut slots: Reassembler<Buffer, SLOTS> =
         Reassembler::new(0..100 * SLOT, (0..MIN_BUFFERS).map(Buffer)).expect("enough buffers");
     let head = slots.take(0).expect("the head");
-    assert!(slots.put(0, head));
+    assert!(slots.put(0, head, true));
     let (client, _) = slots.pop().expect("the head is there");
     let ahead = slots.take(2).expect("within the window");
     assert!(!slots.may_take(3), "the reserve is left");

@@ -42,6 +42,10 @@ pub struct Lane {
     pub violations: u32,
     /// Bytes that another lane had brought before.
     pub duplicates: u64,
+    /// Bytes that were fetched only to check others, heads included.
+    pub checked: u64,
+    /// What was found where it differed from the own link: `lie`, `inconsistent origin`, `open`.
+    pub verdict: Option<String>,
     /// How it ended, in a word.
     pub state: String,
 }
@@ -130,15 +134,16 @@ impl Report {
                 "failures",
                 "violations",
                 "repeated",
+                "checking",
                 "state",
             ];
             line(format!(
-                "{:<11}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}{:>11}  {}",
-                head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8]
+                "{:<11}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}{:>11}{:>11}  {}",
+                head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9]
             ));
             for lane in &self.lanes {
                 line(format!(
-                    "{:<11}{:>12}{:>5.0} %{:>10}{:>10}{:>10}{:>12}{:>11}  {}",
+                    "{:<11}{:>12}{:>5.0} %{:>10}{:>10}{:>10}{:>12}{:>11}{:>11}  {}",
                     lane.name,
                     size(lane.bytes),
                     lane.bytes as f64 * 100.0 / total,
@@ -147,7 +152,11 @@ impl Report {
                     lane.failures,
                     lane.violations,
                     size(lane.duplicates),
-                    lane.state
+                    size(lane.checked),
+                    match &lane.verdict {
+                        Some(verdict) => format!("{}: {verdict}", lane.state),
+                        None => lane.state.clone(),
+                    }
                 ));
             }
         }
@@ -182,12 +191,14 @@ impl Report {
 
 fn lane_json(lane: &Lane) -> String {
     format!(
-        "{{\"name\":{},\"bytes\":{},\"requests\":{},\"timeouts\":{},\"violations\":{}}}",
+        "{{\"name\":{},\"bytes\":{},\"requests\":{},\"timeouts\":{},\"violations\":{},\"checked\":{},\"verdict\":{}}}",
         quoted(&lane.name),
         lane.bytes,
         lane.requests,
         lane.timeouts,
-        lane.violations
+        lane.violations,
+        lane.checked,
+        lane.verdict.as_deref().map_or("null".into(), quoted)
     )
 }
 
@@ -249,6 +260,8 @@ mod tests {
             failures: 0,
             violations: 0,
             duplicates: 0,
+            checked: 500,
+            verdict: None,
             state: "done".into(),
         };
         Report {
@@ -272,8 +285,10 @@ mod tests {
             "{\"ok\":true,\"own_seconds\":5.000,\"pooled_seconds\":2.500,\"speedup\":2.000,\
              \"goodput_bps\":3200000,\"limit_bps\":4000000,\"efficiency\":0.8000,\"first_byte_ms\":61.500,\
              \"own_first_byte_ms\":61.500,\"window_used\":65536,\"faults_injected\":1,\"lanes\":[\
-             {\"name\":\"A\",\"bytes\":600000,\"requests\":12,\"timeouts\":1,\"violations\":0},\
-             {\"name\":\"\\\"B\\\"\",\"bytes\":400000,\"requests\":12,\"timeouts\":1,\"violations\":0}]}"
+             {\"name\":\"A\",\"bytes\":600000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
+             \"checked\":500,\"verdict\":null},\
+             {\"name\":\"\\\"B\\\"\",\"bytes\":400000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
+             \"checked\":500,\"verdict\":null}]}"
         );
     }
 

@@ -182,6 +182,8 @@ fn lanes(session: &SessionReport) -> Vec<Lane> {
         failures: lane.failures,
         violations: lane.violations,
         duplicates: lane.duplicates,
+        checked: lane.checked,
+        verdict: lane.verdict.clone(),
         state: lane.state.clone(),
     };
     session.lanes.iter().map(lane).collect()

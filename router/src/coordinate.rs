@@ -18,6 +18,8 @@ use bamqp_core::select::Download;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{ClientDo, ClientEvent, Fault, LaneEvent, LaneId, Outcome, OwnLink};
 
+use sha2::{Digest, Sha256};
+
 use crate::clock;
 use crate::daemon::Shared;
 use crate::fetch::{Fetcher, File, Source};
@@ -25,6 +27,7 @@ use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
 use crate::ledger_file::SessionRecord;
 use crate::net::{self, Moved, PollFd, PollFlags};
+use crate::origin_memory::INCONSISTENT_FOR;
 use crate::relay::{self, Pump, RelayError};
 use crate::serve::HOLD_BYTES;
 use crate::session::{Session, Slot};
@@ -54,6 +57,8 @@ pub struct Job<'a> {
     pub body_start: &'a [u8],
     /// Which bytes of how large a file the body is, and under which validator.
     pub pool: Pool,
+    /// The SHA-256 of the whole file, if the origin tells it and all of it is wanted.
+    pub digest: Option<[u8; 32]>,
     /// The file.
     pub uri: Uri<'a>,
     /// The client's `User-Agent`, for the lanes' requests.
@@ -69,10 +74,18 @@ pub struct Done {
     pub origin_reusable: bool,
 }
 
-/// What the decision depends on besides the heads; `address` is whether peers may reach the origin.
-pub fn situation(shared: &Shared, address: Result<(), Refusal>) -> Situation {
+/// What the decision on `uri` from the origin at `origin` depends on besides the heads; `address` is whether peers may reach
+/// it.
+pub fn situation(
+    shared: &Shared,
+    uri: &Uri<'_>,
+    origin: SocketAddr,
+    address: Result<(), Refusal>,
+) -> Situation {
+    let now = std::time::Instant::now();
     Situation {
         address,
+        inconsistent: shared.origins.is_avoided(&uri.authority().to_string(), origin, now),
         peers: shared.peers.usable(),
         min_size: shared.config.min_size,
         own_rate: shared.own_link.rate(),
@@ -85,28 +98,38 @@ pub fn situation(shared: &Shared, address: Result<(), Refusal>) -> Situation {
 /// # Errors
 /// Why it doesn't have all of it; its connection has to be closed.
 pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError> {
+    let mut digest = job.digest.map(WholeFile::new);
     let mut start = job.pool.range.start + job.body_start.len() as u64;
+    digest.iter_mut().for_each(|digest| digest.passed(job.body_start));
     if job.body_start.is_empty() {
-        start += first_bytes(&job)?;
+        start += first_bytes(&job, digest.as_mut())?;
     }
     let range = start..job.pool.range.end;
     let Some(session) = begin(shared, &job, range.clone()) else {
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
-    let outcome = serve_client(&session, job.client);
+    let outcome = serve_client(&session, job.client, digest);
     remember(shared, &session);
+    if session.is_origin_inconsistent() {
+        log::warn!(
+            "{}: serves different bytes under one validator, and is not pooled for now",
+            job.uri.authority()
+        );
+        let now = std::time::Instant::now();
+        shared.origins.avoid(&job.uri.authority().to_string(), job.origin_address, now, INCONSISTENT_FOR);
+    }
     log_session(shared, &session);
     shared.sessions.end(&session);
     log::info!("session {}: {outcome:?}", session.id);
-    match outcome {
+    match outcome? {
         Outcome::Complete => Ok(Done { origin_reusable: false }),
         Outcome::ClientGone => Err(RelayError::Sink(std::io::ErrorKind::BrokenPipe.into())),
-        Outcome::NoLaneLeft(_) => Err(RelayError::EndedEarly),
+        Outcome::NoLaneLeft(_) | Outcome::Unverified => Err(RelayError::EndedEarly),
     }
 }
 
 /// Passes on the first bytes as they come, since the client must not wait for a whole slot; how many there were.
-fn first_bytes(job: &Job<'_>) -> Result<u64, RelayError> {
+fn first_bytes(job: &Job<'_>, digest: Option<&mut WholeFile>) -> Result<u64, RelayError> {
     let mut buffer = [0; STEP_BYTES];
     let most =
         usize::try_from(job.pool.range.end - job.pool.range.start).unwrap_or(usize::MAX).min(buffer.len());
@@ -115,6 +138,7 @@ fn first_bytes(job: &Job<'_>) -> Result<u64, RelayError> {
         match net::read(&job.origin, buffer).map_err(RelayError::Source)? {
             Moved::Bytes(bytes) => {
                 let came = buffer.get(..bytes).unwrap_or_default();
+                digest.into_iter().for_each(|digest| digest.passed(came));
                 net::write_all(job.client, came, CLIENT_PATIENCE).map_err(RelayError::Sink)?;
                 return Ok(bytes as u64);
             }
@@ -231,14 +255,53 @@ fn start(shared: &Arc<Shared>, session: &Arc<Session>, id: LaneId, link: Link) -
     started.is_ok()
 }
 
+/// The SHA-256 that the origin tells of the whole file, and of what the client has of it (DESIGN section 7).
+struct WholeFile {
+    told: [u8; 32],
+    hash: Sha256,
+}
+
+impl WholeFile {
+    fn new(told: [u8; 32]) -> Self {
+        Self { told, hash: Sha256::new() }
+    }
+
+    fn passed(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+    }
+
+    fn matches(self) -> bool {
+        self.hash.finalize().as_slice() == self.told
+    }
+}
+
 /// Writes the slots to the client as they come in order, until the session is over.
-fn serve_client(session: &Session, client: &TcpStream) -> Outcome {
+///
+/// # Errors
+/// [`RelayError::WrongDigest`]: the last slot was not given out, because with it the file is not the one whose digest the
+/// origin told.
+fn serve_client(
+    session: &Session,
+    client: &TcpStream,
+    mut digest: Option<WholeFile>,
+) -> Result<Outcome, RelayError> {
     let mut event = ClientEvent::Idle;
+    let mut left = session.range.end.saturating_sub(session.range.start);
     loop {
         event = match session.client(event) {
-            ClientDo::Write { slot, start, len } => write_slot(client, slot, start as usize, len as usize),
+            ClientDo::Write { slot, start, len } => {
+                let (start, len) = (start as usize, len as usize);
+                left = left.saturating_sub(len as u64);
+                digest.iter_mut().for_each(|d| d.passed(slot.get(start..start + len).unwrap_or_default()));
+                if left == 0 && digest.take().is_some_and(|digest| !digest.matches()) {
+                    session.client(ClientEvent::Written(slot));
+                    session.client(ClientEvent::Gone);
+                    return Err(RelayError::WrongDigest);
+                }
+                write_slot(client, slot, start, len)
+            }
             ClientDo::Wait(until) => wait(session, client, until),
-            ClientDo::End(outcome) => return outcome,
+            ClientDo::End(outcome) => return Ok(outcome),
         };
     }
 }

@@ -22,6 +22,7 @@ use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
+use crate::origin_memory::OriginMemory;
 use crate::own_link::OwnLinkRecord;
 use crate::peers::Peers;
 use crate::proxy;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub serve: Serve,
     /// The pooled downloads of this household.
     pub sessions: Sessions,
+    /// Which origins are not to be pooled.
+    pub origins: OriginMemory,
     /// What is known of the own internet link.
     pub own_link: OwnLinkRecord,
     /// What happened so far.
@@ -167,6 +170,7 @@ impl Daemon {
             gate,
             live,
             sessions: Sessions::default(),
+            origins: OriginMemory::default(),
             own_link: OwnLinkRecord::default(),
             counters: Counters::default(),
             clients: AtomicU32::new(0),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bamqp_core::decide::{Decision, Pool, decide};
+use bamqp_core::decide::{Decision, Pool, decide, repr_digest};
 use bamqp_core::http::Version;
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::body_scan::BodyScanner;
@@ -116,7 +116,10 @@ impl Exchange<'_> {
         out.truncate(out_length);
 
         let result = match self.decide(&response, link) {
-            Some(pool) => self.pooled(pool, &out, head_length, (link, answer_time), inbox),
+            Some(pool) => {
+                let digest = repr_digest(&response.fields).filter(|_| pool.range == (0..pool.total));
+                self.pooled((pool, digest), &out, head_length, (link, answer_time), inbox)
+            }
             None => self.relayed(&plan, &out, head_length, &mut upload, socket, inbox)?.map(|()| true),
         };
         Ok(match result {
@@ -220,7 +223,7 @@ impl Exchange<'_> {
     /// Whether peers are to help.
     fn decide(&self, response: &Response<'_>, link: &Connected) -> Option<Pool> {
         let address = self.shared.gate.check_public(link.address);
-        let situation = coordinate::situation(self.shared, address);
+        let situation = coordinate::situation(self.shared, self.uri, link.address, address);
         match decide(self.request, self.uri, response, &situation) {
             Decision::Aggregate(pool) => Some(pool),
             Decision::Relay(reason) => {
@@ -262,7 +265,7 @@ impl Exchange<'_> {
     /// Hands the download over; whether the origin's connection can be used again.
     fn pooled(
         &self,
-        pool: Pool,
+        (pool, digest): (Pool, Option<[u8; 32]>),
         out: &[u8],
         head_length: usize,
         (link, answer_time): (&Connected, Duration),
@@ -279,6 +282,7 @@ impl Exchange<'_> {
             answer_time,
             body_start,
             pool,
+            digest,
             uri: *self.uri,
             user_agent: short(self.request.fields.get("User-Agent")),
             accept: short(self.request.fields.get("Accept")),

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod call;
+mod sample;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 use bamqp_core::channel::{Outgoing, Reference};
 use bamqp_core::http::forward::{RangeGet, keeps_alive};
+use bamqp_core::http::multipart::Multipart;
 use bamqp_core::http::partial::{PartialError, check_partial};
+use bamqp_core::http::range::RangeSet;
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::Validator;
@@ -22,7 +25,9 @@ use bamqp_core::message::SessionId;
 use bamqp_core::message::chunk::Chunk;
 use bamqp_core::time::Instant;
 use bamqp_core::transfer::{Fault, HeadTimes};
+use bamqp_core::verify::Places;
 use heapless::Deque;
+use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::inbox::Inbox;
@@ -31,6 +36,7 @@ use crate::net::{self, Moved, PollFlags};
 
 use self::call::Talk;
 pub use self::call::{Call, Served};
+pub use self::sample::Samples;
 
 /// The file that is fetched, and how it is asked for.
 #[derive(Clone, Debug)]
@@ -45,6 +51,15 @@ pub struct File {
     pub user_agent: Option<Box<[u8]>>,
     /// The client's `Accept`.
     pub accept: Option<Box<[u8]>>,
+}
+
+impl File {
+    /// A number that stands for its origin: for where trust counts at how many origins something happened.
+    pub fn origin_number(&self) -> u32 {
+        let origin = self.uri.split('/').nth(2).unwrap_or_default().to_ascii_lowercase();
+        let digest = Sha256::digest(origin);
+        digest.iter().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte))
+    }
 }
 
 /// Whom to ask, and in which words.
@@ -94,9 +109,40 @@ enum Pipelining {
     Never,
 }
 
+/// What a request asks for.
+#[derive(Clone, Debug)]
+enum Wanted {
+    Range(Range<u64>),
+    Places(Places),
+}
+
+impl Wanted {
+    fn places(&self) -> Option<&Places> {
+        match self {
+            Wanted::Range(_) => None,
+            Wanted::Places(places) => Some(places),
+        }
+    }
+
+    /// Several places, which can't be answered by one range.
+    fn several(&self) -> Option<&Places> {
+        self.places().filter(|places| places.len() > 1)
+    }
+
+    /// The only range.
+    fn range(&self) -> Range<u64> {
+        match self {
+            Wanted::Range(range) => range.clone(),
+            Wanted::Places(places) => places.iter().next().unwrap_or_default(),
+        }
+    }
+}
+
+type Asks = Deque<Ask, MAX_PIPELINE>;
+
 #[derive(Clone, Debug)]
 struct Ask {
-    range: Range<u64>,
+    what: Wanted,
     sent: Option<Instant>,
     /// What a peer's answer refers to, once it was sent.
     reference: Option<Reference>,
@@ -109,10 +155,14 @@ pub struct Fetcher {
     source: Source,
     socket: Option<Arc<TcpStream>>,
     connected: bool,
-    asks: Deque<Ask, MAX_PIPELINE>,
+    asks: Asks,
     pipelining: Pipelining,
     /// Bytes of the oldest range that are still to come, once its head was read.
     body: Option<u64>,
+    /// The parts of the present answer, if it has several.
+    parts: Option<Multipart>,
+    /// Bytes of the present answer, head included, if it is one with places.
+    wire: u32,
     /// Whether the connection ends after the present answer.
     closes: bool,
     /// Answers that were complete on this connection.
@@ -147,6 +197,8 @@ impl Fetcher {
             asks: Deque::new(),
             pipelining,
             body: None,
+            parts: None,
+            wire: 0,
             closes: false,
             answered: 0,
             head: None,
@@ -174,7 +226,11 @@ impl Fetcher {
         let mut fetcher = Self::new(file, source, Some(socket));
         fetcher.body = Some(range.end - range.start);
         fetcher.closes = true;
-        let _ = fetcher.asks.push_back(Ask { range, sent: Some(clock::now()), reference: None });
+        let _ = fetcher.asks.push_back(Ask {
+            what: Wanted::Range(range),
+            sent: Some(clock::now()),
+            reference: None,
+        });
         fetcher
     }
 
@@ -183,10 +239,14 @@ impl Fetcher {
     /// # Errors
     /// If no connection can be made or it fails at once.
     pub fn ask(&mut self, range: Range<u64>, live: &Live) -> Result<(), Fault> {
+        self.ask_for(Wanted::Range(range), live)
+    }
+
+    fn ask_for(&mut self, what: Wanted, live: &Live) -> Result<(), Fault> {
         if self.asks.is_empty() {
             self.forget_if_closed();
         }
-        self.asks.push_back(Ask { range, sent: None, reference: None }).map_err(|_| Fault::Malformed)?;
+        self.asks.push_back(Ask { what, sent: None, reference: None }).map_err(|_| Fault::Malformed)?;
         if self.socket.is_none() {
             self.connect(live)?;
         }
@@ -316,9 +376,9 @@ impl Fetcher {
 
     /// The oldest range is complete: the next answer follows, or the connection ends.
     fn finish_answer(&mut self, live: &Live) {
-        self.body = None;
+        (self.body, self.parts) = (None, None);
         if let Some(ask) = self.asks.pop_front() {
-            self.talk.finished(ask.range);
+            self.talk.finished(ask.what.range());
         }
         self.answered += 1;
         let closes = self.closes;
@@ -374,8 +434,8 @@ impl Fetcher {
             let waits = self.asks.iter().position(|ask| ask.sent.is_none());
             let may = |place: usize| place == 0 || (self.pipelining == Pipelining::Works && !self.closes);
             let Some(place) = waits.filter(|&place| may(place)) else { return Ok(()) };
-            let Some(range) = self.asks.iter().nth(place).map(|ask| ask.range.clone()) else { return Ok(()) };
-            let reference = self.write_request(range)?;
+            let Some(what) = self.asks.iter().nth(place).map(|ask| ask.what.clone()) else { return Ok(()) };
+            let reference = self.write_request(&what)?;
             if let Some(ask) = self.asks.iter_mut().nth(place) {
                 (ask.sent, ask.reference) = (Some(clock::now()), reference);
             }
@@ -395,17 +455,19 @@ impl Fetcher {
         Ok(true)
     }
 
-    fn write_request(&mut self, range: Range<u64>) -> Result<Option<Reference>, Fault> {
+    fn write_request(&mut self, what: &Wanted) -> Result<Option<Reference>, Fault> {
         let mut head = HeadWriter::new(&mut self.outbox);
         let (length, reference) = match &self.source {
             Source::Origin { via, .. } => {
                 let uri = Uri::parse(&self.file.uri).map_err(|_| Fault::Malformed)?;
                 let (user_agent, accept) = (self.file.user_agent.as_deref(), self.file.accept.as_deref());
-                RangeGet { uri: &uri, range, validator: &self.file.validator, user_agent, accept, via }
+                let ranges = what.several().map_or_else(|| RangeSet::One(what.range()), RangeSet::Places);
+                RangeGet { uri: &uri, ranges, validator: &self.file.validator, user_agent, accept, via }
                     .write(&mut head);
                 (head.finish().map_err(|_| Fault::Malformed)?, None)
             }
             Source::Peer { session, call, .. } => {
+                let range = what.range(); // a peer is asked for one place at a time
                 Chunk { session: *session, range }.write(&mut head, &"bamqp");
                 let link = self.talk.link().ok_or(Fault::Closed)?;
                 let (length, reference) = call.caller.seal(head, link).map_err(|_| Fault::Malformed)?;
@@ -462,9 +524,21 @@ impl Fetcher {
             if let Source::Peer { call, .. } = &self.source {
                 self.talk.answered(call, &response, ask.reference.as_ref())?;
             }
-            check_partial(&response, &ask.range, self.file.total, &self.file.validator).map_err(fault)?;
             let closes = !keeps_alive(&response.fields, response.version);
-            let left = ask.range.end - ask.range.start;
+            let (total, validator) = (self.file.total, &self.file.validator);
+            let left = match ask.what.several() {
+                None => {
+                    let range = ask.what.range();
+                    check_partial(&response, &range, total, validator).map_err(fault)?;
+                    range.end - range.start
+                }
+                Some(_) => {
+                    let (parts, length) = Multipart::of(&response, total, validator).map_err(fault)?;
+                    self.parts = Some(parts);
+                    length
+                }
+            };
+            self.wire = u32::try_from(length as u64 + left).unwrap_or(u32::MAX);
             self.head = ask.sent.map(|sent| HeadTimes { sent, at: clock::now() });
             self.inbox.consume(length);
             self.closes = closes;

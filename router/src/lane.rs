@@ -1,7 +1,6 @@
 //! One lane's thread: does what the core says on the lane's connections and reports what came of it. Not responsible
 //! for deciding anything; see [`bamqp_core::transfer`] for the contract.
 
-use core::ops::Range;
 use std::sync::Arc;
 
 use bamqp_core::limits::SLOT_BYTES;
@@ -10,7 +9,8 @@ use bamqp_core::transfer::{Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind};
 
 use crate::clock;
 use crate::daemon::Shared;
-use crate::fetch::{Call, Fetcher, Progress, Source};
+use crate::fetch::{Call, Fetcher, Progress, Samples, Source};
+use crate::live::Live;
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
 
@@ -47,18 +47,24 @@ impl Lane {
 
     /// Works until the session is over or the lane is out of it.
     pub fn run(mut self) {
-        let mut event = match self.link {
+        let event = match self.link {
             Link::Peer(peer) => self.join(peer),
             _ => LaneEvent::Idle,
         };
+        let mut todo = self.tell(event);
         loop {
-            if let LaneEvent::Failed { why, .. } = &event {
-                log::info!("session {}: lane {} failed: {why}", self.session.id, self.name());
-                self.close();
-            }
-            event = match self.session.lane(self.id, event) {
-                LaneDo::Request { conn, range } => self.request(conn, range),
+            let event = match todo {
+                LaneDo::Request { conn, range } => self.request(conn, |main, live| main.ask(range, live)),
+                LaneDo::Sample { conn, places } => {
+                    self.request(conn, |main, live| main.ask_places(places, live))
+                }
                 LaneDo::Read { conn, slot, at, len, mark, by } => self.read(conn, slot, at, len, mark, by),
+                LaneDo::ReadSample { conn, by } => {
+                    let mut samples = Samples::new();
+                    let event = self.read_samples(conn, by, &mut samples);
+                    todo = self.tell(event);
+                    continue;
+                }
                 LaneDo::Wait(until) => {
                     self.wait(None, until);
                     LaneEvent::Idle
@@ -70,8 +76,17 @@ impl Lane {
                 }
                 LaneDo::End => break,
             };
+            todo = self.tell(event);
         }
         self.leave();
+    }
+
+    fn tell(&mut self, event: LaneEvent<'_, Slot>) -> LaneDo<Slot> {
+        if let LaneEvent::Failed { why, .. } = &event {
+            log::info!("session {}: lane {} failed: {why}", self.session.id, self.name());
+            self.close();
+        }
+        self.session.lane(self.id, event)
     }
 
     fn name(&self) -> &str {
@@ -83,7 +98,7 @@ impl Lane {
     }
 
     /// Asks the peer to take part.
-    fn join(&mut self, peer: usize) -> LaneEvent<Slot> {
+    fn join(&mut self, peer: usize) -> LaneEvent<'static, Slot> {
         match self.shared.peers.join(peer, &self.session, &self.shared.live) {
             Ok(joined) => {
                 self.call = Some(joined.call.clone());
@@ -98,7 +113,11 @@ impl Lane {
         }
     }
 
-    fn request(&mut self, conn: Conn, range: Range<u64>) -> LaneEvent<Slot> {
+    fn request(
+        &mut self,
+        conn: Conn,
+        ask: impl FnOnce(&mut Fetcher, &Live) -> Result<(), Fault>,
+    ) -> LaneEvent<'static, Slot> {
         if let (Link::Peer(peer), Conn::Main, None) = (&self.link, conn, &self.connections[0]) {
             // The connection was lost, and the session perhaps with it.
             match self.join(*peer) {
@@ -106,10 +125,7 @@ impl Lane {
                 failed => return failed,
             }
         }
-        let place = match conn {
-            Conn::Main => 0,
-            Conn::Spare => 1,
-        };
+        let place = place(conn);
         if self.connections[place].is_none() {
             let source = match &self.link {
                 Link::Own(source) => source.clone(),
@@ -120,7 +136,7 @@ impl Lane {
             };
             self.connections[place] = Some(Box::new(Fetcher::new(self.session.file.clone(), source, None)));
         }
-        match self.connections[place].as_mut().map(|fetcher| fetcher.ask(range, &self.shared.live)) {
+        match self.connections[place].as_mut().map(|fetcher| ask(fetcher, &self.shared.live)) {
             Some(Ok(())) => LaneEvent::Idle,
             Some(Err(why)) => LaneEvent::Failed { slot: None, why },
             None => LaneEvent::Failed { slot: None, why: Fault::Closed },
@@ -135,14 +151,11 @@ impl Lane {
         len: u32,
         mark: u32,
         by: Instant,
-    ) -> LaneEvent<Slot> {
+    ) -> LaneEvent<'static, Slot> {
         let start = (at % SLOT_BYTES as u64) as usize;
         let mut got = 0u32;
         let mut head = None;
-        let place = match conn {
-            Conn::Main => 0,
-            Conn::Spare => 1,
-        };
+        let place = place(conn);
         loop {
             let Some(fetcher) = self.connections[place].as_mut() else {
                 return LaneEvent::Failed { slot: Some(slot), why: Fault::Closed };
@@ -166,6 +179,28 @@ impl Lane {
             }
             if got == len {
                 return LaneEvent::Filled { conn, slot, at, len, head };
+            }
+        }
+    }
+
+    /// Reads on in an answer with places until all of it is there, the lane is woken, or then.
+    fn read_samples<'a>(&mut self, conn: Conn, by: Instant, samples: &'a mut Samples) -> LaneEvent<'a, Slot> {
+        let place = place(conn);
+        loop {
+            let Some(fetcher) = self.connections[place].as_mut() else {
+                return LaneEvent::Failed { slot: None, why: Fault::Closed };
+            };
+            match fetcher.read_samples(samples, &self.shared.live) {
+                Ok(None) => {
+                    let (head, wire) = (fetcher.take_head_times(), fetcher.sample_wire());
+                    return LaneEvent::Sampled { conn, samples, wire, head };
+                }
+                Ok(Some(_)) => {
+                    if clock::now() >= by || self.wait(Some(place), Some(by)) {
+                        return LaneEvent::Idle;
+                    }
+                }
+                Err(why) => return LaneEvent::Failed { slot: None, why },
             }
         }
     }
@@ -213,5 +248,12 @@ impl Lane {
         if let Some(call) = &self.call {
             self.shared.peers.leave(peer, &self.session, call, socket, &self.shared.live);
         }
+    }
+}
+
+fn place(conn: Conn) -> usize {
+    match conn {
+        Conn::Main => 0,
+        Conn::Spare => 1,
     }
 }

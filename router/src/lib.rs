@@ -26,6 +26,7 @@ pub mod ledger_file;
 pub mod live;
 pub mod net;
 pub mod origin;
+pub mod origin_memory;
 pub mod own_link;
 pub mod pace;
 pub mod peers;

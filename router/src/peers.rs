@@ -270,7 +270,7 @@ impl Peers {
         let reason = match session.outcome() {
             Some(Outcome::Complete) => DropReason::Done,
             Some(Outcome::ClientGone) => DropReason::ClientGone,
-            Some(Outcome::NoLaneLeft(_)) => DropReason::Ended,
+            Some(Outcome::NoLaneLeft(_) | Outcome::Unverified) => DropReason::Ended,
             None => DropReason::Fault,
         };
         let drop = |line: &mut Line| {

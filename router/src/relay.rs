@@ -55,6 +55,8 @@ pub enum RelayError {
     Sink(io::Error),
     /// Nothing moved for too long.
     Idle,
+    /// The bytes are not those of the digest that the origin told.
+    WrongDigest,
 }
 
 impl fmt::Display for RelayError {
@@ -65,6 +67,7 @@ impl fmt::Display for RelayError {
             Self::Source(error) => write!(f, "receiving failed: {error}"),
             Self::Sink(error) => write!(f, "sending failed: {error}"),
             Self::Idle => write!(f, "nothing moved for too long"),
+            Self::WrongDigest => write!(f, "the bytes do not have the digest that the origin told"),
         }
     }
 }

@@ -9,7 +9,8 @@ use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, Outcome, OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Dispute, LaneDo, LaneEvent, LaneId, LaneKind, LaneState, Outcome, OwnLink,
+    Transfer, Wake,
 };
 use bamqp_core::trust::{Conduct, Standing, Violation};
 
@@ -84,12 +85,14 @@ impl Session {
         own: OwnLink,
         mut helpers: Vec<Helper>,
     ) -> io::Result<Arc<Session>> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|_| io::Error::other("no randomness"))?;
         let make = || {
             let now = clock::now();
             let buffers = (0..window / SLOT_BYTES).map(|_| Box::new([0; SLOT_BYTES]));
             let mut transfer =
-                Transfer::new(now, range.clone(), buffers, own).ok_or(io::ErrorKind::InvalidInput)?;
-            helpers.retain(|helper| transfer.add_peer(now, helper.rate, helper.rtt).is_some());
+                Transfer::new(now, range.clone(), buffers, own, secret).ok_or(io::ErrorKind::InvalidInput)?;
+            helpers.retain(|h| transfer.add_peer(now, h.rate, h.rtt, h.standing).is_some());
             let side = |_| Ok(LaneSide { waker: Waker::new()?, copied: AtomicU32::new(0) });
             let lanes = (0..helpers.len() + 2).map(side).collect::<io::Result<_>>()?;
             let client = Waker::new()?;
@@ -112,7 +115,7 @@ impl Session {
     }
 
     /// Tells the core what happened to a lane; what that lane does next.
-    pub fn lane(&self, id: LaneId, event: LaneEvent<Slot>) -> LaneDo<Slot> {
+    pub fn lane(&self, id: LaneId, event: LaneEvent<'_, Slot>) -> LaneDo<Slot> {
         let (what, wake) = self.lock().lane(clock::now(), id, event);
         self.wake(wake);
         what
@@ -189,6 +192,9 @@ impl Session {
             failures: lane.stats.failures,
             violations: lane.stats.violations,
             duplicates: lane.stats.duplicates,
+            checked: lane.stats.checked,
+            mismatches: lane.stats.mismatches,
+            verdict: lane.stats.verdict.map(|verdict| verdict.to_string()),
             copied: self.lanes.get(i).map_or(0, |lane| lane.copied.load(Ordering::Relaxed)),
             rate: lane.pace.rate,
             rtt_us: lane.pace.rtt.as_micros(),
@@ -197,6 +203,7 @@ impl Session {
                 LaneState::Up => "up".into(),
                 LaneState::Probing => "probing".into(),
                 LaneState::Resting { .. } => "resting".into(),
+                LaneState::Accused { .. } => "accused".into(),
                 LaneState::Dismissed => "done".into(),
                 LaneState::Left(why) => format!("left: {why}"),
             },
@@ -212,6 +219,7 @@ impl Session {
                 Outcome::Complete => "complete".into(),
                 Outcome::ClientGone => "client gone".into(),
                 Outcome::NoLaneLeft(why) => format!("no lane left: {why}"),
+                Outcome::Unverified => "nobody left to check what peers bring".into(),
             }),
             lanes: transfer.report().enumerate().map(lane).collect(),
         }
@@ -220,18 +228,27 @@ impl Session {
     /// What each peer did, for its trust record.
     pub fn conducts(&self) -> Vec<(Fingerprint, Conduct, Option<u64>)> {
         let transfer = self.lock();
+        let origin = self.file.origin_number();
         let conduct = |(helper, lane): (&Helper, bamqp_core::transfer::LaneView)| {
             let conduct = Conduct {
                 requests: lane.stats.requests,
                 timeouts: lane.stats.timeouts,
                 drops: lane.stats.failures,
                 bytes: lane.stats.bytes,
-                violation: (lane.stats.violations > 0).then_some(Violation::Protocol),
-                mismatch: None,
+                violation: match lane.stats.verdict {
+                    Some(Dispute::Lie) => Some(Violation::Lie),
+                    _ => (lane.stats.violations > 0).then_some(Violation::Protocol),
+                },
+                mismatch: (lane.stats.verdict == Some(Dispute::Open)).then_some(origin),
             };
             (helper.key, conduct, lane.is_measured.then_some(lane.pace.rate))
         };
         self.helpers.iter().zip(transfer.report().skip(2)).map(conduct).collect()
+    }
+
+    /// Whether the origin was found to serve different bytes under the same validator.
+    pub fn is_origin_inconsistent(&self) -> bool {
+        self.lock().report().any(|lane| lane.stats.verdict == Some(Dispute::Origin))
     }
 
     fn wake(&self, wake: Wake) {

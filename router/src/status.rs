@@ -53,6 +53,12 @@ pub struct LaneReport {
     pub violations: u32,
     /// Payload bytes that another lane had brought before.
     pub duplicates: u64,
+    /// Bytes that were fetched only to check others, heads included.
+    pub checked: u64,
+    /// Places at which it differed from the own link.
+    pub mismatches: u32,
+    /// What those were found to be: `lie`, `inconsistent origin`, or `open`.
+    pub verdict: Option<String>,
     /// Payload bytes of one answer that were copied in user space, at most: those that came with its head.
     pub copied: u32,
     /// Rate in bytes per second, as last estimated.

@@ -2,14 +2,12 @@
 //! one hop are dropped, `Host`, framing, `Connection` and `Via` are written anew. Not responsible for bodies,
 //! nor for whether to hand on at all ([`crate::decide`]).
 
-use core::ops::Range;
-
 use super::Version;
 use super::body::BodyLength;
 use super::decimal;
 use super::fields::Fields;
 use super::partial::exact_length;
-use super::range::RangeValue;
+use super::range::RangeSet;
 use super::request::Request;
 use super::response::Response;
 use super::target::Uri;
@@ -79,13 +77,13 @@ pub fn response(head: &mut HeadWriter<'_>, response: &Response<'_>, body: BodyLe
     connection(head, &response.fields, response.version, Hop { close, ..hop });
 }
 
-/// A request for a range of a file under a validator, on any lane.
+/// A request for bytes of a file under a validator, on any lane.
 #[derive(Clone, Debug)]
 pub struct RangeGet<'a> {
     /// The file.
     pub uri: &'a Uri<'a>,
-    /// Which bytes; not empty.
-    pub range: Range<u64>,
+    /// Which bytes.
+    pub ranges: RangeSet<'a>,
     /// Asked as `If-Range`, so that a changed file is answered by a 200.
     pub validator: &'a Validator,
     /// The client's `User-Agent`, if it sent one.
@@ -101,7 +99,7 @@ impl RangeGet<'_> {
     pub fn write(&self, head: &mut HeadWriter<'_>) {
         head.request("GET", self.uri.path_and_query())
             .field_args("Host", format_args!("{}", self.uri.host_field()))
-            .field_args("Range", format_args!("{}", RangeValue(self.range.clone())))
+            .field_args("Range", format_args!("{}", self.ranges))
             .field("If-Range", self.validator.value())
             .field("Accept-Encoding", "identity");
         if let Some(value) = self.user_agent {

@@ -14,6 +14,7 @@ pub mod body_scan;
 pub mod date;
 pub mod fields;
 pub mod forward;
+pub mod multipart;
 pub mod partial;
 pub mod range;
 pub mod request;

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use super::decimal;
 use super::fields::{Fields, members};
+use super::multipart::is_multipart;
 use super::range::ContentRange;
 use super::response::Response;
 use super::validator::{NoValidator, Validator};
@@ -20,26 +21,9 @@ pub fn check_partial(
     total: u64,
     validator: &Validator,
 ) -> Result<(), PartialError> {
+    let proof = usable(response, total, validator)?;
     let fields = &response.fields;
-    let content_range = fields.only("Content-Range").ok().flatten().and_then(ContentRange::parse);
-    match response.status {
-        206 => {}
-        200 => return Err(whole(fields, total, validator)),
-        416 => {
-            return Err(match content_range {
-                Some(ContentRange::Unsatisfied(other)) if other != total => PartialError::Changed,
-                _ => PartialError::NotPartial(416),
-            });
-        }
-        status => return Err(PartialError::NotPartial(status)),
-    }
-    let proof = proof(fields, validator);
-    if proof == Proof::Changed {
-        return Err(PartialError::Changed);
-    }
-    if is_encoded(fields) {
-        return Err(PartialError::Encoded);
-    }
+    let content_range = content_range(fields);
     if is_multipart(fields) {
         return Err(PartialError::Multipart);
     }
@@ -57,17 +41,49 @@ pub fn check_partial(
     }
 }
 
+/// Checks what is common to all 206 of the file of `total` bytes: its `validator` is proven and nothing is encoded.
+///
+/// # Errors
+/// Why it may not be used.
+pub(super) fn proven(response: &Response<'_>, total: u64, validator: &Validator) -> Result<(), PartialError> {
+    match usable(response, total, validator)? {
+        Proof::Same => Ok(()),
+        Proof::Changed | Proof::None => Err(PartialError::Unproven),
+    }
+}
+
+fn content_range(fields: &Fields<'_>) -> Option<ContentRange> {
+    fields.only("Content-Range").ok().flatten().and_then(ContentRange::parse)
+}
+
+fn usable(response: &Response<'_>, total: u64, validator: &Validator) -> Result<Proof, PartialError> {
+    let fields = &response.fields;
+    match response.status {
+        206 => {}
+        200 => return Err(whole(fields, total, validator)),
+        416 => {
+            return Err(match content_range(fields) {
+                Some(ContentRange::Unsatisfied(other)) if other != total => PartialError::Changed,
+                _ => PartialError::NotPartial(416),
+            });
+        }
+        status => return Err(PartialError::NotPartial(status)),
+    }
+    let proof = proof(fields, validator);
+    if proof == Proof::Changed {
+        return Err(PartialError::Changed);
+    }
+    if is_encoded(fields) {
+        return Err(PartialError::Encoded);
+    }
+    Ok(proof)
+}
+
 /// Whether the fields say that the content is not the plain bytes: a `Content-Encoding` other than identity or
 /// any `Transfer-Encoding`.
 pub fn is_encoded(fields: &Fields<'_>) -> bool {
     fields.contains("Transfer-Encoding")
         || fields.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
-}
-
-/// Whether the content is `multipart/byteranges`.
-pub fn is_multipart(fields: &Fields<'_>) -> bool {
-    const TYPE: &[u8] = b"multipart/byteranges";
-    fields.all("Content-Type").any(|v| v.get(..TYPE.len()).is_some_and(|t| t.eq_ignore_ascii_case(TYPE)))
 }
 
 /// The length in `Content-Length`, if all that is said there is one and the same number.

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use super::decimal;
 use super::fields::{Fields, members};
+use crate::verify::Places;
 
 /// One range of a `Range` field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,29 @@ pub struct RangeValue(pub Range<u64>);
 impl fmt::Display for RangeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bytes={}", Ends(&self.0))
+    }
+}
+
+/// What a `Range` field asks for on a lane; displayed as its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RangeSet<'a> {
+    /// `bytes=a-b`; not empty.
+    One(Range<u64>),
+    /// `bytes=a-b,c-d`.
+    Places(&'a Places),
+}
+
+impl fmt::Display for RangeSet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RangeSet::One(range) => write!(f, "bytes={}", Ends(range)),
+            RangeSet::Places(places) => {
+                f.write_str("bytes")?;
+                places.iter().enumerate().try_for_each(|(n, place)| {
+                    write!(f, "{}{}", if n == 0 { '=' } else { ',' }, Ends(&place))
+                })
+            }
+        }
     }
 }
 

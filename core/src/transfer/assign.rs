@@ -5,9 +5,10 @@ use core::ops::Range;
 
 use super::{Conn, LaneDo, LaneId, LaneKind, LaneState, Transfer, Wake};
 use crate::lane::{Chunk, Purpose, Waiting};
-use crate::limits::SLOT_BYTES;
+use crate::limits::{MAX_CHUNK_SLOTS, SLOT_BYTES};
 use crate::plan::{Pace, Pool, bytes_in, share};
 use crate::time::{Instant, Span};
+use crate::verify::{Places, Slot};
 
 /// Bytes that the probe of the own link's second connection asks for.
 const PROBE_BYTES: u64 = 16;
@@ -17,34 +18,48 @@ pub(super) fn chunk(rest: Range<u64>, rate: u64, purpose: Purpose) -> Chunk {
     Chunk { rest, asked: None, begun: false, queued: false, rate, offered: false, purpose }
 }
 
-impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
+impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The request that lane `id` makes now, if any.
-    pub(super) fn next_request(
-        &mut self,
-        now: Instant,
-        id: LaneId,
-        wake: &mut Wake,
-    ) -> Option<(Conn, Range<u64>)> {
+    pub(super) fn next_request(&mut self, now: Instant, id: LaneId, wake: &mut Wake) -> Option<LaneDo<S>> {
         if let Some(asked) = self.handed_out(now, id) {
             return Some(asked);
         }
         let lane = &self.lanes[id.index()];
-        if lane.kind == LaneKind::Original {
+        let kind = lane.kind;
+        if kind == LaneKind::Original {
             return None;
         }
-        if lane.kind == LaneKind::Own && matches!(self.cut, super::Cut::Unproven { .. }) {
-            return self.probe(now, id);
+        if let Some(vote) = self.next_vote(now, id) {
+            return Some(vote);
         }
-        if !self.may_work(id.index()) {
+        if !self.lanes[id.index()].is_up() {
+            return None;
+        }
+        let unproven = kind == LaneKind::Own && matches!(self.cut, super::Cut::Unproven { .. });
+        if let Some(probe) = unproven.then(|| self.probe(now, id)).flatten() {
+            return Some(probe);
+        }
+        if let Some(check) = self.next_check(now, id) {
+            return Some(check);
+        }
+        if unproven || !self.may_work(id.index()) || (kind == LaneKind::Peer && !self.inspector.has_room()) {
             return None;
         }
         self.adopt_own_rate(id);
         let (conn, slots) = self.choose(now, id)?;
         slots.clone().for_each(|i| self.todo.settle(i));
-        let range = self.slots.extent(slots.start).start..self.slots.extent(slots.end - 1).end;
-        self.push(now, id, conn, range, Purpose::Payload);
+        self.push(now, id, conn, slots, wake);
         self.wake_waiting(wake);
         self.handed_out(now, id)
+    }
+
+    /// The most slots that a lane is asked for at a time. What a peer brings is released by the chunk, so the window has to
+    /// hold several.
+    pub(super) fn longest_chunk(&self, id: LaneId) -> u64 {
+        match self.lanes[id.index()].kind {
+            LaneKind::Peer => MAX_CHUNK_SLOTS.min(self.slots.window() / 4).max(1),
+            LaneKind::Original | LaneKind::Own => u64::MAX,
+        }
     }
 
     /// What a lane does that has nothing to read.
@@ -87,7 +102,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
                 let Some(chunk) = self.lanes[id.index()].track_mut(conn).chunks.iter_mut().nth(place) else {
                     break;
                 };
-                if chunk.offered || rate >= chunk.rate / 2 {
+                if chunk.offered || !chunk.purpose.is_payload() || rate >= chunk.rate / 2 {
                     continue;
                 }
                 chunk.offered = true;
@@ -106,7 +121,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// A chunk that was assigned and not asked for yet is asked for now.
-    fn handed_out(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+    fn handed_out(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
         let lane = &mut self.lanes[id.index()];
         for conn in [Conn::Main, Conn::Spare] {
             let track = lane.track_mut(conn);
@@ -119,14 +134,23 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
                     track.heard = now;
                 }
                 lane.stats.requests += 1;
-                return Some((conn, range));
+                return Some(LaneDo::Request { conn, range });
             }
         }
         None
     }
 
-    /// Assigns `range` to a lane.
-    pub(super) fn push(&mut self, now: Instant, id: LaneId, conn: Conn, range: Range<u64>, purpose: Purpose) {
+    /// Assigns slots to a lane; a peer's are inspected.
+    pub(super) fn push(&mut self, now: Instant, id: LaneId, conn: Conn, slots: Range<u64>, wake: &mut Wake) {
+        let range = self.slots.extent(slots.start).start..self.slots.extent(slots.end - 1).end;
+        let inspection = match self.lanes[id.index()].kind {
+            LaneKind::Peer => match self.begin_inspection(id, slots.clone(), wake) {
+                Some(inspection) => Some(inspection),
+                None => return self.lose(slots),
+            },
+            LaneKind::Original | LaneKind::Own => None,
+        };
+        let purpose = Purpose::Payload(inspection);
         let lane = &mut self.lanes[id.index()];
         let rate = lane.rate.get();
         let track = lane.track_mut(conn);
@@ -138,14 +162,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// The own link's second connection shows that it answers rightly.
-    fn probe(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
+    fn probe(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
         if !self.lanes[id.index()].main.chunks.is_empty() {
             return None;
         }
         let extent = self.slots.extent((self.slots.next() + 1).min(self.slots.end() - 1));
         let range = extent.start..extent.end.min(extent.start + PROBE_BYTES);
-        self.push(now, id, Conn::Main, range, Purpose::Probe);
-        self.handed_out(now, id)
+        self.push_asked(now, id, Conn::Main, range.clone(), Purpose::Probe);
+        Some(LaneDo::Sample { conn: Conn::Main, places: Places::one(range) })
     }
 
     /// Until the own link's second connection has a rate of its own, half of the original
@@ -174,6 +198,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let window = self.slots.window() * SLOT_BYTES as u64;
         let chunk_time = pool.chunk_time(window);
         let most = (bytes_in(chunk_time, me.rate) + SLOT_BYTES as u64 / 2) / SLOT_BYTES as u64;
+        let most = most.min(self.longest_chunk(id));
         if let Some(found) = self.choose_lost(id, me, most.max(1)) {
             return Some(found);
         }
@@ -276,14 +301,14 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
     /// Whether nobody brings the head, and nobody could be asked for it because each connection stands blocked behind
     /// later slots, which have to wait for the head.
     pub(super) fn head_is_stuck(&self) -> bool {
-        let head = self.slots.next();
+        let Some(head) = self.awaited() else { return false };
         self.nobody_brings(head) && (0..self.lanes.len()).all(|i| self.could_ask(i, head).is_none())
     }
 
     /// A lane that comes back repeats the slot that is expected last, so that it stalls nobody if it fails again; if
     /// nobody else brings anything, it takes what there is. It gets the head if no lane in good order brings that.
     fn choose_for_probing(&mut self, now: Instant, id: LaneId) -> Option<(Conn, Range<u64>)> {
-        let head = self.slots.next();
+        let head = self.awaited().unwrap_or(self.slots.next());
         let is_due = self.nobody_brings(head) && self.could_be_asked(head).next().is_none();
         if is_due && let Some(conn) = self.could_ask(id.index(), head) {
             return Some((conn, head..head + 1));
@@ -329,8 +354,10 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         if !Pool::of(others()).is_held_up_by(me, fastest, self.slots.window() * slot) {
             return false;
         }
+        // However slow, a lane that checks what the others bring goes on with that.
+        let checks = self.may_check(id);
         let lane = &mut self.lanes[id.index()];
-        if lane.owed() == 0 {
+        if lane.owed() == 0 && !checks {
             lane.rest(now);
         }
         true

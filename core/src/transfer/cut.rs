@@ -6,6 +6,7 @@ use crate::lane::{Fault, Purpose};
 use crate::limits::SLOT_BYTES;
 use crate::plan::{Pool, bytes_in};
 use crate::time::{Instant, Span};
+use crate::verify::Slot;
 
 /// How often the own link's second connection may fail before the original response is left alone.
 const PROBES: u8 = 3;
@@ -37,7 +38,7 @@ pub(super) struct Gap {
     pub silent: bool,
 }
 
-impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
+impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The own link's second connection proved itself.
     pub(super) fn proven(&mut self, wake: &mut Wake) {
         if let Cut::Unproven { .. } = self.cut {
@@ -59,6 +60,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             return;
         }
         self.cut = Cut::Refused(why);
+        self.drop_inspections(|_| true, wake);
         for lane in self.lanes.iter_mut().filter(|l| l.kind != LaneKind::Original) {
             if !lane.is_out() {
                 lane.state = LaneState::Dismissed;
@@ -81,17 +83,17 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         }
     }
 
-    /// The original response has come to slot `index`: it goes on with it, unless that is here already and the cut is
+    /// The original response has come to slot `index`: it goes on with it, unless that is here already, verified, and the cut is
     /// earned, or nothing is left.
-    pub(super) fn original_at(&mut self, index: u64, wake: &mut Wake) {
+    pub(super) fn original_at(&mut self, now: Instant, index: u64, wake: &mut Wake) {
         let original = &mut self.lanes[LaneId::ORIGINAL.index()];
         if index >= self.slots.end() {
             original.state = LaneState::Dismissed;
             return;
         }
-        if self.cut == Cut::Earned && self.slots.has(index) {
+        if self.cut == Cut::Earned && self.slots.is_ready(index) {
             self.lanes[LaneId::ORIGINAL.index()].state = LaneState::Dismissed;
-            self.take_back(LaneId::ORIGINAL);
+            self.take_back(now, LaneId::ORIGINAL, wake);
             self.cut = Cut::Done;
             return self.wake_all(wake);
         }
@@ -103,7 +105,7 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
             (index..end).for_each(|i| self.todo.settle(i));
             let rest = self.slots.extent(index).start..self.slots.extent(end - 1).end;
             let original = &mut self.lanes[LaneId::ORIGINAL.index()];
-            let chunk = super::assign::chunk(rest, original.rate.get(), Purpose::Payload);
+            let chunk = super::assign::chunk(rest, original.rate.get(), Purpose::Payload(None));
             let asked = Some(original.main.heard);
             let _ = original.main.chunks.push_back(crate::lane::Chunk { asked, begun: true, ..chunk });
         }

@@ -2,15 +2,16 @@
 //! for lanes that have failed; what they owed is open to all again.
 
 use super::{Conn, LaneId, LaneKind, Transfer, Wake};
-use crate::lane::{Lane, Purpose};
+use crate::lane::Lane;
 use crate::limits::SLOT_BYTES;
 use crate::plan::{Pool, bytes_in};
 use crate::time::{Instant, Span};
+use crate::verify::Slot;
 
 /// How long the client stands still before another lane is asked for the head as well.
 const STANDSTILL: Span = Span::from_millis(50);
 
-impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
+impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The client has been waiting since `since`. If the head is expected much later than another lane could bring it,
     /// that lane is asked for it as well. Returns when to look again.
     pub(super) fn rescue(&mut self, now: Instant, since: Instant, wake: &mut Wake) -> Instant {
@@ -20,6 +21,12 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         let again = now + STANDSTILL;
         let head = self.slots.next();
+        let Some(head) = self.awaited() else {
+            // It is here, and is being checked.
+            self.release_audited(head, wake);
+            self.wake_checkers(wake);
+            return again;
+        };
         let expected = self.lanes.iter().filter(|l| l.is_up()).filter_map(|l| l.expects(now, head)).min();
         let Some(expected) = expected else {
             self.wake_all(wake);
@@ -46,17 +53,17 @@ impl<S, const SLOTS: usize> Transfer<S, SLOTS> {
         let pool = Pool::of(self.working().map(|(_, pace)| pace));
         let chunk_time = pool.chunk_time(self.slots.window() * slot);
         let lane = &self.lanes[best];
-        let most = (bytes_in(chunk_time, lane.rate.get()) / slot).max(1);
+        let most = (bytes_in(chunk_time, lane.rate.get()) / slot)
+            .clamp(1, self.longest_chunk(LaneId::from_index(best)));
         let conn = if lane.main.chunks.is_empty() { Conn::Main } else { Conn::Spare };
         // The head's run as far as it is missing and owed by whoever is late with the head.
         let late =
             |i: u64| !self.slots.has(i) && self.lanes.iter().any(|l| l.is_up() && l.owes(head) && l.owes(i));
-        let window_end = (head + self.slots.window()).min(self.slots.end());
+        let window_end = (self.slots.next() + self.slots.window()).min(self.slots.end());
         let end = (head + 1..(head + most).min(window_end))
             .find(|&i| !late(i))
             .unwrap_or((head + most).min(window_end));
-        let range = self.slots.extent(head).start..self.slots.extent(end.max(head + 1) - 1).end;
-        self.push(now, LaneId(best as u8), conn, range, Purpose::Payload);
+        self.push(now, LaneId::from_index(best), conn, head..end.max(head + 1), wake);
         wake.add_lane(best);
         again
     }

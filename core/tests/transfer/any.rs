@@ -42,11 +42,16 @@ fn lane() -> impl Strategy<Value = LaneCase> {
         proptest::option::weighted(0.9, 0..300_000u64),
         0..256u32 << 10,
         0..10_000_000u64,
+        any::<bool>(),
+        prop_oneof![6 => Just(0u64), 1 => 1..5u64],
+        prop_oneof![8 => Just(0u8), 1 => 0..3u8],
     )
-        .prop_map(|(rtt, first, mut changes, accepts, hold, claims)| {
+        .prop_map(|(rtt, first, mut changes, accepts, hold, claims, trusted, lies, variant)| {
             changes.sort_by_key(|(at, _)| *at);
             changes.insert(0, (0, first));
-            LaneCase { rtt, modes: changes, accepts, hold, claims }
+            // Who is trusted stands in for the own link: nobody could tell that it lies.
+            let (lies, variant) = if trusted { (0, 0) } else { (lies, variant) };
+            LaneCase { rtt, modes: changes, accepts, hold, claims, trusted, lies, variant }
         })
 }
 
@@ -66,18 +71,17 @@ fn case() -> impl Strategy<Value = Case> {
         proptest::option::weighted(0.1, 0..5_000_000u64),
         prop_oneof![Just(0u64), Just(1_000), Just(30_000)],
         prop_oneof![Just(0u64), 2..40u64],
-        any::<u64>(),
+        (any::<bool>(), any::<u64>()),
     )
-        .prop_map(|(start, len, buffers, lanes, client_rate, hangs_up, late, spurious, seed)| Case {
-            range: start..start + len,
-            buffers,
-            lanes,
-            client_rate,
-            hangs_up,
-            late,
-            spurious,
-            seed,
-        })
+        .prop_map(
+            |(start, len, buffers, mut lanes, client_rate, hangs_up, late, spurious, (several, seed))| {
+                for own in lanes.iter_mut().take(2) {
+                    (own.lies, own.variant) = (0, 0);
+                }
+                let range = start..start + len;
+                Case { range, buffers, lanes, client_rate, hangs_up, late, spurious, several, seed }
+            },
+        )
 }
 
 proptest! {

@@ -13,6 +13,8 @@ use bamqp_core::transfer::{
     ClientDo, ClientEvent, Conn, Cut, Fault, HeadTimes, LaneDo, LaneEvent, LaneId, LaneState, LaneView,
     Outcome, OwnLink, Transfer, Wake,
 };
+use bamqp_core::trust::Standing;
+use bamqp_core::verify::{Places, Sample, Slot};
 
 pub const SLOT: u64 = SLOT_BYTES as u64;
 /// Few, so that places are used again soon.
@@ -20,11 +22,45 @@ pub const SLOTS: usize = 24;
 /// After so long in working order a lane that is not out must be of use: longer than any pause or patience.
 const SURELY: u64 = 25_000_000;
 
+/// What a lane makes of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Which variant of it the origin serves there.
+    variant: u8,
+    /// Bytes that were altered besides.
+    altered: Range<u64>,
+}
+
+impl Content {
+    fn byte(&self, at: u64) -> u8 {
+        (at as u8) ^ self.variant.wrapping_mul(37) ^ if self.altered.contains(&at) { 0x80 } else { 0 }
+    }
+}
+
 /// A buffer that knows which bytes of the file it holds, and that is counted when it is lost.
 #[derive(Debug)]
 pub struct Buffer {
     holds: Range<u64>,
+    content: Content,
     lost: Rc<Cell<usize>>,
+}
+
+impl Slot for Buffer {
+    fn copy(&self, at: usize, to: &mut [u8]) {
+        let start = self.holds.start / SLOT * SLOT + at as u64;
+        assert!(self.holds.start <= start && start + to.len() as u64 <= self.holds.end, "{self:?} at {at}");
+        to.iter_mut().zip(start..).for_each(|(byte, at)| *byte = self.content.byte(at));
+    }
+
+    fn differs(&self, other: &Self, range: Range<usize>) -> Option<usize> {
+        assert_eq!(self.holds, other.holds, "copies of the same bytes");
+        let base = self.holds.start / SLOT * SLOT;
+        range.into_iter().find(|&i| {
+            let at = base + i as u64;
+            assert!(self.holds.contains(&at));
+            self.content.byte(at) != other.content.byte(at)
+        })
+    }
 }
 
 impl Drop for Buffer {
@@ -54,6 +90,12 @@ pub struct LaneCase {
     pub hold: u32,
     /// What the peer claims to bring, and what is believed before it says so.
     pub claims: u64,
+    /// Whether it is trusted.
+    pub trusted: bool,
+    /// Of its chunks, one of so many is altered from the first byte to the last; 0: none.
+    pub lies: u64,
+    /// The variant of the file that the origin serves to it.
+    pub variant: u8,
 }
 
 impl LaneCase {
@@ -64,7 +106,14 @@ impl LaneCase {
             accepts: Some(2_000),
             hold: 128 << 10,
             claims: rate,
+            trusted: false,
+            lies: 0,
+            variant: 0,
         }
+    }
+
+    pub fn trusted(self) -> LaneCase {
+        LaneCase { trusted: true, ..self }
     }
 
     pub fn then(mut self, at: u64, mode: Mode) -> LaneCase {
@@ -88,6 +137,8 @@ pub struct Case {
     pub late: u64,
     /// One of so many waits ends for no reason; 0: none.
     pub spurious: u64,
+    /// Whether the origin answers several ranges at a time.
+    pub several: bool,
     pub seed: u64,
 }
 
@@ -110,6 +161,8 @@ pub struct Report {
     pub cut_at: Option<(u64, u64)>,
     /// Bytes that the client got.
     pub delivered: u64,
+    /// How many places each lane was asked for.
+    pub places: Vec<usize>,
 }
 
 impl Report {
@@ -127,6 +180,7 @@ impl Report {
 enum Doing {
     Joining,
     Reading { conn: Conn, slot: Buffer, at: u64, len: u32, got: u64, since: u64 },
+    Sampling { conn: Conn, since: u64 },
     Waiting,
     Ended,
 }
@@ -135,6 +189,8 @@ struct Answer {
     rest: Range<u64>,
     asked: u64,
     begun: bool,
+    content: Content,
+    places: Option<Places>,
 }
 
 struct Lane {
@@ -174,6 +230,7 @@ struct Rig {
     first_byte: Option<u64>,
     standstill: u64,
     requests: Vec<(u64, usize, Conn, Range<u64>)>,
+    places: Vec<usize>,
     cut_at: Option<(u64, u64)>,
     ended: Option<(u64, Outcome)>,
 }
@@ -188,17 +245,29 @@ pub fn run(case: &Case) -> Report {
 impl Rig {
     fn new(case: Case) -> Rig {
         let lost = Rc::new(Cell::new(0));
-        let buffers = (0..case.buffers).map(|_| Buffer { holds: 0..0, lost: lost.clone() });
+        let buffers = (0..case.buffers).map(|_| Buffer {
+            holds: 0..0,
+            content: Content::default(),
+            lost: lost.clone(),
+        });
         let now = Instant::default();
         let own = OwnLink {
             rate: case.lanes[0].claims,
             rtt: Span::from_micros(case.lanes[0].rtt),
             hold: case.lanes[0].hold,
         };
-        let mut transfer = Transfer::new(now, case.range.clone(), buffers, own).expect("buffers and bytes");
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&case.seed.to_be_bytes());
+        let mut transfer =
+            Transfer::new(now, case.range.clone(), buffers, own, secret).expect("buffers and bytes");
         let mut lanes = Vec::new();
         for (i, lane) in case.lanes.iter().enumerate() {
-            if i >= 2 && transfer.add_peer(now, lane.claims, Span::from_micros(lane.rtt)).is_none() {
+            let standing = match lane.trusted {
+                true => Standing::Trusted { accused: false },
+                false => Standing::Newcomer { clean: 0 },
+            };
+            let rtt = Span::from_micros(lane.rtt);
+            if i >= 2 && transfer.add_peer(now, lane.claims, rtt, standing).is_none() {
                 break;
             }
             lanes.push(Lane {
@@ -210,7 +279,13 @@ impl Rig {
                 conns: Default::default(),
             });
         }
-        lanes[0].conns[0].push_back(Answer { rest: case.range.clone(), asked: 0, begun: true });
+        lanes[0].conns[0].push_back(Answer {
+            rest: case.range.clone(),
+            asked: 0,
+            begun: true,
+            content: Content::default(),
+            places: None,
+        });
         let mut rig = Rig {
             random: case.seed | 1,
             served: case.range.start,
@@ -226,6 +301,7 @@ impl Rig {
             first_byte: None,
             standstill: 0,
             requests: Vec::new(),
+            places: vec![0; case.lanes.len()],
             cut_at: None,
             ended: None,
             case,
@@ -286,12 +362,15 @@ impl Rig {
 
     fn go(&mut self) {
         let bound = self.bound();
+        let mut at_once = 0;
         while let Some(Reverse((at, _, event))) = self.heap.pop() {
             assert!(
                 at <= bound,
                 "still not over after {at} us: {:?}",
                 self.transfer.report().collect::<Vec<_>>()
             );
+            at_once = if at == self.now { at_once + 1 } else { 0 };
+            assert!(at_once < 10_000, "nothing but calls at {at} us: {:#?}", self.transfer);
             self.now = at;
             self.take_place(event);
             self.check();
@@ -309,17 +388,27 @@ impl Rig {
         if let (Some(since), true) = (self.stood_since, healthy && self.ended.is_none()) {
             assert!(
                 self.now - since <= SURELY,
-                "a lane works, but the client stands still since {since} us: {:?} {:?}",
+                "a lane works, but the client stands still since {since} us: {:?} {:?} {:#?}",
                 self.transfer.cut(),
-                self.transfer.report().collect::<Vec<_>>()
+                self.transfer.report().collect::<Vec<_>>(),
+                self.transfer
             );
         }
     }
 
-    /// Whether a lane is in good order for so long that it must be of use, and may be.
+    /// Whether a lane is in good order for so long that it must be of use, and may be: what a peer brings only where it can
+    /// be checked.
     fn surely_works(&self, lane: usize) -> bool {
+        let checks = |other: usize| {
+            let is_other = other != lane && (other == 1 || self.lanes[other].case.trusted && other > 1);
+            is_other && self.surely_flows(other)
+        };
+        self.surely_flows(lane) && (lane < 2 || (1..self.lanes.len()).any(checks))
+    }
+
+    fn surely_flows(&self, lane: usize) -> bool {
         let Some(view) = self.transfer.report().nth(lane) else { return false };
-        let is_out = matches!(view.state, LaneState::Left(_) | LaneState::Dismissed | LaneState::Joining);
+        let is_out = !matches!(view.state, LaneState::Up | LaneState::Probing | LaneState::Resting { .. });
         let fast = matches!(self.lanes[lane].mode, Mode::Flow(rate) if rate >= 50_000);
         // The original response may first have to come past what others have brought.
         let front = self.lanes[lane].conns[0].front();
@@ -333,10 +422,13 @@ impl Rig {
                 self.progress(lane);
                 let l = &mut self.lanes[lane];
                 (l.mode, l.mode_since) = (l.case.modes[n].1, self.now);
-                if let (Mode::Fails(why), Doing::Reading { .. }) = (l.mode, &l.doing) {
-                    self.fail(lane, why);
-                } else if let Doing::Reading { .. } = l.doing {
-                    self.schedule_read(lane);
+                match (l.mode, &l.doing) {
+                    (Mode::Fails(why), Doing::Reading { .. } | Doing::Sampling { .. }) => {
+                        self.fail(lane, why)
+                    }
+                    (_, Doing::Reading { .. }) => self.schedule_read(lane),
+                    (_, Doing::Sampling { .. }) => self.schedule_sample(lane),
+                    _ => {}
                 }
             }
             Event::Join(lane) => {
@@ -416,6 +508,7 @@ impl Rig {
         let l = &mut self.lanes[lane];
         match std::mem::replace(&mut l.doing, Doing::Waiting) {
             Doing::Waiting => self.call(lane, LaneEvent::Idle),
+            Doing::Sampling { conn, since } => self.sampled(lane, conn, since),
             other @ (Doing::Joining | Doing::Ended) => l.doing = other,
             Doing::Reading { conn, mut slot, at, mut got, .. } => {
                 if partial && got > 0 {
@@ -440,6 +533,46 @@ impl Rig {
         }
     }
 
+    /// When the answer with places will be there.
+    fn schedule_sample(&mut self, lane: usize) {
+        let late = self.lateness();
+        if let Some(due) = self.sample_due(lane) {
+            let turn = self.lanes[lane].turn;
+            self.at(due.max(self.now) + late, Event::Due(lane, turn));
+        }
+    }
+
+    fn sample_due(&self, lane: usize) -> Option<u64> {
+        let l = &self.lanes[lane];
+        let (Doing::Sampling { conn, since }, Mode::Flow(rate)) = (&l.doing, l.mode) else { return None };
+        let answer = l.conns[*conn as usize].front()?;
+        let from = (*since).max(answer.asked + l.case.rtt).max(l.mode_since);
+        Some(from + (answer.rest.end - answer.rest.start) * 1_000_000 / rate)
+    }
+
+    /// The lane's thread reports the places, if they are here.
+    fn sampled(&mut self, lane: usize, conn: Conn, since: u64) {
+        self.lanes[lane].doing = Doing::Sampling { conn, since };
+        let is_there = self.sample_due(lane).is_some_and(|due| due <= self.now);
+        let l = &mut self.lanes[lane];
+        l.doing = Doing::Waiting;
+        if !is_there {
+            return self.call(lane, LaneEvent::Idle);
+        }
+        let answer = l.conns[conn as usize].pop_front().expect("a read has its answer");
+        let places = answer.places.expect("places were asked for");
+        let (sent, at) = (answer.asked, self.now.min(answer.asked + l.case.rtt).max(answer.asked));
+        let head = HeadTimes { sent: Instant::from_micros(sent), at: Instant::from_micros(at) };
+        let sample = |place: Range<u64>| {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(place.clone()).for_each(|(byte, at)| *byte = answer.content.byte(at));
+            Sample { at: place.start, bytes }
+        };
+        let samples: Vec<Sample> = places.iter().map(sample).collect();
+        let wire = (answer.rest.end - answer.rest.start) as u32;
+        self.call(lane, LaneEvent::Sampled { conn, samples: &samples, wire, head: Some(head) });
+    }
+
     fn fail(&mut self, lane: usize, why: Fault) {
         let l = &mut self.lanes[lane];
         let slot = match std::mem::replace(&mut l.doing, Doing::Waiting) {
@@ -450,7 +583,7 @@ impl Rig {
         self.call(lane, LaneEvent::Failed { slot, why });
     }
 
-    fn call(&mut self, lane: usize, event: LaneEvent<Buffer>) {
+    fn call(&mut self, lane: usize, event: LaneEvent<'_, Buffer>) {
         let failed = matches!(event, LaneEvent::Failed { .. });
         let now = Instant::from_micros(self.now);
         let (what, wake) = self.transfer.lane(now, LaneId::from_index(lane), event);
@@ -470,12 +603,19 @@ impl Rig {
                         && range.end <= self.case.range.end
                 );
                 let answers = &mut self.lanes[lane].conns[conn as usize];
-                // The own link's probe is of a few bytes anywhere.
-                let ascends =
-                    |last: &Answer| last.rest.end <= range.start || last.rest.end - last.rest.start <= 16;
-                assert!(answers.back().is_none_or(ascends), "ascending");
+                let last = answers.iter().rev().find(|answer| answer.places.is_none());
+                assert!(last.is_none_or(|last| last.rest.end <= range.start), "ascending");
                 assert!(answers.len() < MAX_PIPELINE);
-                answers.push_back(Answer { rest: range.clone(), asked: self.now, begun: false });
+                let case = &self.lanes[lane].case;
+                let (variant, lies) = (case.variant, case.lies);
+                let altered = match lies > 0 && self.dice().is_multiple_of(lies) {
+                    true => range.clone(),
+                    false => 0..0,
+                };
+                let content = Content { variant, altered };
+                let answer =
+                    Answer { rest: range.clone(), asked: self.now, begun: false, content, places: None };
+                self.lanes[lane].conns[conn as usize].push_back(answer);
                 self.requests.push((self.now, lane, conn, range));
                 self.lanes[lane].doing = Doing::Waiting;
                 if let Mode::Fails(why) = self.lanes[lane].mode {
@@ -496,6 +636,7 @@ impl Rig {
                     // Begun anew: only at a slot's first byte, or where the answer begins.
                     assert!(at.is_multiple_of(SLOT) || !answer.begun || at == self.case.range.start);
                     slot.holds = at..at;
+                    slot.content = answer.content.clone();
                 }
                 self.lanes[lane].doing = Doing::Reading { conn, slot, at, len, got: 0, since: self.now };
                 if let Mode::Fails(why) = self.lanes[lane].mode {
@@ -504,6 +645,45 @@ impl Rig {
                 let late = self.lateness();
                 self.at(by.as_micros().max(self.now) + late, Event::Due(lane, turn));
                 self.schedule_read(lane);
+            }
+            LaneDo::Sample { conn, places } => {
+                assert!(lane != 0 && !places.is_empty());
+                let mut end = 0;
+                for place in places.iter() {
+                    assert!(place.start >= end && place.end - place.start <= 16 && !place.is_empty());
+                    assert!(self.case.range.start <= place.start && place.end <= self.case.range.end);
+                    end = place.end;
+                }
+                assert!(self.lanes[lane].conns[conn as usize].len() < MAX_PIPELINE);
+                self.places[lane] += places.len();
+                self.lanes[lane].doing = Doing::Waiting;
+                match self.lanes[lane].mode {
+                    Mode::Fails(why) => return self.fail(lane, why),
+                    _ if places.len() > 1 && (!self.case.several || lane > 1) => {
+                        assert!(lane == 1, "a peer is asked for one place at a time");
+                        return self.fail(lane, Fault::Status(200));
+                    }
+                    _ => {}
+                }
+                let variant = self.lanes[lane].case.variant;
+                let rest = 0..350 + 136 * places.len() as u64;
+                let content = Content { variant, altered: 0..0 };
+                let (asked, places) = (self.now, Some(places));
+                let answer = Answer { rest, asked, begun: false, content, places };
+                self.lanes[lane].conns[conn as usize].push_back(answer);
+                let late = self.lateness();
+                self.at(self.now + late, Event::Due(lane, turn));
+            }
+            LaneDo::ReadSample { conn, by } => {
+                let answer = self.lanes[lane].conns[conn as usize].front().expect("only what was asked for");
+                assert!(answer.places.is_some());
+                self.lanes[lane].doing = Doing::Sampling { conn, since: self.now };
+                if let Mode::Fails(why) = self.lanes[lane].mode {
+                    return self.fail(lane, why);
+                }
+                let late = self.lateness();
+                self.at(by.as_micros().max(self.now) + late, Event::Due(lane, turn));
+                self.schedule_sample(lane);
             }
             LaneDo::Wait(until) => {
                 self.lanes[lane].doing = Doing::Waiting;
@@ -546,6 +726,9 @@ impl Rig {
             ClientDo::Write { slot, start, len } => {
                 let end = self.served + u64::from(len);
                 assert_eq!(slot.holds, self.served..end, "each byte once and in order");
+                assert_eq!(slot.content.variant, 0, "only what the own link has");
+                let altered = &slot.content.altered;
+                assert!(altered.end <= self.served || end <= altered.start, "no altered chunk gets through");
                 assert_eq!(u64::from(start), self.served % SLOT);
                 self.served = end;
                 if let (Some(since), Some(_)) = (self.stood_since.take(), self.first_byte) {
@@ -575,6 +758,10 @@ impl Rig {
                         for lane in 0..self.lanes.len() {
                             assert!(!self.surely_works(lane), "given up, though lane {lane} works");
                         }
+                    }
+                    Outcome::Unverified => {
+                        assert!(!self.surely_flows(0) && !self.surely_flows(1), "the own link works");
+                        assert!((2..self.lanes.len()).all(|lane| !self.surely_works(lane)));
                     }
                 }
             }
@@ -607,6 +794,7 @@ impl Rig {
             requests: self.requests.clone(),
             cut_at: self.cut_at,
             delivered: self.served - self.case.range.start,
+            places: self.places.clone(),
         }
     }
 }

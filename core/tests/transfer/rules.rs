@@ -19,6 +19,7 @@ fn case(peers: usize) -> Case {
         hangs_up: None,
         late: 0,
         spurious: 0,
+        several: true,
         seed: 1,
     }
 }
@@ -210,6 +211,7 @@ fn rule_9_and_the_own_link_may_die() {
     let mut case = case(2);
     for lane in 0..2 {
         case.lanes[lane] = case.lanes[lane].clone().then(SECOND, Mode::Fails(Fault::Closed));
+        case.lanes[lane + 2].trusted = true;
     }
     let report = run(&case);
     complete(&report, &case);

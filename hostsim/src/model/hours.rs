@@ -129,7 +129,7 @@ impl Tally {
                 self.speedups.push(alone * 100 / took);
                 self.standstills.push(result.standstill);
             }
-            Outcome::NoLaneLeft(_) => self.broken += 1,
+            Outcome::NoLaneLeft(_) | Outcome::Unverified => self.broken += 1,
             Outcome::ClientGone => {}
         }
     }

@@ -7,7 +7,6 @@
 //! has not read, up to its buffer; then the sender waits.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Fault, HeadTimes};
@@ -110,13 +109,13 @@ impl Net {
         self.lines[f.line].flows.retain(|&other| other != flow);
     }
 
-    /// Asks for a range; with a fault, the answer is one that is of no use.
-    pub fn request(&mut self, now: Instant, flow: FlowId, range: &Range<u64>, fault: Option<Fault>) {
+    /// Asks for so many bytes; with a fault, the answer is one that is of no use.
+    pub fn request(&mut self, now: Instant, flow: FlowId, bytes: u64, fault: Option<Fault>) {
         let f = &mut self.flows[flow];
         let rtt = self.lines[f.line].rtt;
         let sent = now.max(f.handshake_done);
         let begins = sent + rtt.scale(1, 2);
-        let left = if fault.is_some() { 1 } else { range.end - range.start };
+        let left = if fault.is_some() { 1 } else { bytes };
         f.answers.push_back(Answer { left, begins, sent, begun: false, fault });
         self.later.push((begins, NetEvent::Kick(f.line)));
     }
@@ -125,6 +124,18 @@ impl Net {
     pub fn readable(&self, flow: FlowId) -> (u64, bool) {
         let segments = &self.flows[flow].segments;
         (segments.iter().map(|s| s.len).sum(), segments.iter().any(|s| s.last))
+    }
+
+    /// How many bytes of the answer that is due are there.
+    pub fn readable_of_one(&self, flow: FlowId) -> u64 {
+        let mut bytes = 0;
+        for segment in &self.flows[flow].segments {
+            bytes += segment.len;
+            if segment.last {
+                break;
+            }
+        }
+        bytes
     }
 
     /// What is wrong with the answer whose head is to be read next.

@@ -10,6 +10,7 @@
 //!              └▶ table: links that stay as they are
 //! ```
 
+pub mod content;
 pub mod hours;
 pub mod lines;
 pub mod once;

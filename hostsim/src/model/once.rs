@@ -104,7 +104,7 @@ impl Modelled {
 
     /// Complete, or ended early because nobody could bring the rest: never anything else.
     pub fn is_as_it_should(&self) -> bool {
-        matches!(self.result.outcome, Outcome::Complete | Outcome::NoLaneLeft(_))
+        matches!(self.result.outcome, Outcome::Complete | Outcome::NoLaneLeft(_) | Outcome::Unverified)
     }
 
     /// How long the pooled download took.
@@ -190,11 +190,14 @@ fn lanes(result: &Result, peers: &[String]) -> Vec<Lane> {
         failures: lane.stats.failures,
         violations: lane.stats.violations,
         duplicates: lane.stats.duplicates,
+        checked: lane.stats.checked,
+        verdict: lane.stats.verdict.map(|verdict| verdict.to_string()),
         state: match lane.state {
             LaneState::Joining => "joining".into(),
             LaneState::Up => "up".into(),
             LaneState::Probing => "probing".into(),
             LaneState::Resting { .. } => "resting".into(),
+            LaneState::Accused { .. } => "accused".into(),
             LaneState::Dismissed => "done".into(),
             LaneState::Left(why) => format!("left: {why}"),
         },

@@ -98,7 +98,7 @@ pub fn download(mut net: Net, size: u64, plan: Plan) -> Outcome {
                     None => shares.pop(),
                 };
                 if let Some((from, to)) = next.filter(|(from, to)| from < to) {
-                    net.request(run.now, run.flows[i], &(from..to), None);
+                    net.request(run.now, run.flows[i], to - from, None);
                     run.current[i] = Some((from, to));
                 }
             }

@@ -2,7 +2,7 @@
 //! scenarios or for printing; it does what it is told and keeps count.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use bamqp_core::limits::SLOT_BYTES;
@@ -11,15 +11,20 @@ use bamqp_core::transfer::{
     ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneView, Outcome, OwnLink, Transfer, Wake,
 };
 
+use bamqp_core::trust::Standing;
+use bamqp_core::verify::{Places, Sample};
+
+use super::content::{Buffer, Content, Tamper};
 use super::lines::{FlowId, LineId, Net, NetEvent};
+use super::random::Random;
 use super::reorder::Reorder;
 
 /// Positions remembered ahead of the client: 16 MiB of them.
 const SLOTS: usize = 1024;
 
-/// A buffer that remembers which bytes of the file were read into it, instead of the bytes.
-#[derive(Debug)]
-pub struct Buffer(Range<u64>);
+/// About how long the head of an answer is, and what a part of one with several ranges has besides its bytes.
+const HEAD_BYTES: u64 = 330;
+const PART_BYTES: u64 = 117;
 
 /// What a session is to do.
 #[derive(Clone, Debug)]
@@ -40,14 +45,19 @@ pub struct Job {
     pub client_rate: u64,
     /// How long a peer takes to accept.
     pub accept: Span,
+    /// How far the peers are trusted: with that how closely they are checked.
+    pub standing: Standing,
+    /// From what the coordinator draws the places that it checks.
+    pub seed: u64,
 }
 
 impl Job {
     /// A download with what is usual: peers that hold 128 KiB, sockets of 256 KiB, a client that reads at once, peers
-    /// that accept within 2 ms.
+    /// that accept within 2 ms and have a clean record.
     pub fn new(own: LineId, peers: Vec<LineId>, range: Range<u64>, window: usize) -> Job {
         let (hold, socket) = (128 << 10, 256 << 10);
-        Job { own, peers, range, window, hold, socket, client_rate: 0, accept: Span::from_millis(2) }
+        let (accept, standing) = (Span::from_millis(2), Standing::Trusted { accused: false });
+        Job { own, peers, range, window, hold, socket, client_rate: 0, accept, standing, seed: 1 }
     }
 }
 
@@ -76,6 +86,18 @@ pub struct Result {
     pub lanes: Vec<LaneView>,
     /// The order in which slots arrived.
     pub reorder: Reorder,
+    /// Chunks of which the client got altered bytes.
+    pub escaped: u64,
+    /// Bytes that the client got of another variant than the own link's.
+    pub mixed: u64,
+}
+
+impl Result {
+    /// Bytes of the own link that were fetched only to check peers, of a thousand of the payload.
+    pub fn check_cost(&self) -> f64 {
+        let checked: u64 = self.lanes.iter().map(|lane| lane.stats.checked).sum();
+        checked as f64 * 1_000.0 / self.bytes.max(1) as f64
+    }
 }
 
 /// Something that happens to a line.
@@ -93,6 +115,12 @@ pub enum Happening {
     Limit(usize),
     /// The file changed at the origin: every further answer says so.
     Change,
+    /// The peer with this line alters what it brings.
+    Lie(LineId, Tamper),
+    /// The origin serves another variant over this line.
+    Variant(LineId, u8),
+    /// The origin answers one range at a time only.
+    OneRange,
 }
 
 enum Event {
@@ -107,6 +135,7 @@ enum Event {
 
 enum Doing {
     Joining,
+    Sampling(Conn),
     Reading {
         conn: Conn,
         slot: Buffer,
@@ -120,11 +149,19 @@ enum Doing {
     Ended,
 }
 
+/// What an answer that is under way is made of.
+struct Answer {
+    left: u64,
+    content: Content,
+    places: Option<Places>,
+}
+
 struct Driver {
     line: LineId,
     doing: Doing,
     turn: u64,
     flows: [Option<FlowId>; 2],
+    answers: [VecDeque<Answer>; 2],
     buffer: u64,
 }
 
@@ -141,6 +178,8 @@ struct Session {
     standstill: Span,
     after_a_second: u64,
     arrivals: Vec<u64>,
+    escaped: BTreeSet<u64>,
+    mixed: u64,
 }
 
 /// Lines, sessions and the clock.
@@ -159,6 +198,11 @@ pub struct World {
     refused: BTreeMap<LineId, Fault>,
     limit: Option<usize>,
     changed: bool,
+    tampers: BTreeMap<LineId, Tamper>,
+    variants: BTreeMap<LineId, u8>,
+    one_range: bool,
+    lies_told: u64,
+    dice: Option<Random>,
     faults_met: u64,
 }
 
@@ -207,6 +251,16 @@ impl World {
     /// How many requests got an answer that was of no use.
     pub fn faults_met(&self) -> u64 {
         self.faults_met
+    }
+
+    /// How many chunks were altered.
+    pub fn lies_told(&self) -> u64 {
+        self.lies_told
+    }
+
+    /// What liars do is drawn from this.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.dice = Some(Random::new(seed));
     }
 
     /// Whether a line is used by a session at present.
@@ -270,27 +324,34 @@ impl World {
         let (rtt, began) = (line.rtt, self.now);
         self.now = began + rtt.scale(2, 1);
         let own = OwnLink { rate: line.rate, rtt, hold: job.socket.min(256 << 10) };
-        let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer(0..0));
+        let buffers = (0..job.window / SLOT_BYTES).map(|_| Buffer::default());
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&job.seed.to_be_bytes());
+        secret[8..16].copy_from_slice(&(number as u64).to_be_bytes());
         let mut transfer =
-            Transfer::new(self.now, job.range.clone(), buffers, own).expect("a range and a window");
+            Transfer::new(self.now, job.range.clone(), buffers, own, secret).expect("a range and a window");
         let driver = |line, buffer: u32| Driver {
             line,
             doing: Doing::Joining,
             turn: 0,
             flows: [None; 2],
+            answers: Default::default(),
             buffer: buffer.into(),
         };
         let mut drivers = vec![driver(job.own, job.socket), driver(job.own, job.socket)];
         for &peer in &job.peers {
-            if transfer.add_peer(self.now, 500_000, rtt).is_none() {
+            if transfer.add_peer(self.now, 500_000, rtt, job.standing).is_none() {
                 break;
             }
             drivers.push(driver(peer, job.socket + job.hold));
         }
         // The original response: its request was sent earlier, by the proxy.
         let flow = self.net.open(began, job.own, job.socket.into());
-        self.net.request(began, flow, &job.range, None);
+        self.net.request(began, flow, job.range.end - job.range.start, None);
         drivers[0].flows[0] = Some(flow);
+        let content = Content::of(self.variants.get(&job.own).copied().unwrap_or(0));
+        let left = job.range.end - job.range.start;
+        drivers[0].answers[0].push_back(Answer { left, content, places: None });
         self.owners.insert(flow, (number, 0));
         let lanes = drivers.len();
         let (accept, ready) = (job.accept, self.now);
@@ -307,6 +368,8 @@ impl World {
             standstill: Span::ZERO,
             after_a_second: 0,
             arrivals: Vec::new(),
+            escaped: BTreeSet::new(),
+            mixed: 0,
         };
         self.sessions.insert(number, session);
         self.client(number, ClientEvent::Idle);
@@ -330,6 +393,13 @@ impl World {
             }
             Happening::Limit(connections) => self.limit = Some(connections),
             Happening::Change => self.changed = true,
+            Happening::Lie(line, tamper) => {
+                self.tampers.insert(line, tamper);
+            }
+            Happening::Variant(line, variant) => {
+                self.variants.insert(line, variant);
+            }
+            Happening::OneRange => self.one_range = true,
             Happening::Down(line) => {
                 self.net.lines[line].up = false;
                 for flow in self.net.flows_of(line).to_vec() {
@@ -348,7 +418,7 @@ impl World {
             Doing::Reading { conn, slot, at, got, head, .. } => {
                 self.lane(s, lane, LaneEvent::Filled { conn, slot, at, len: got, head });
             }
-            Doing::Waiting => self.lane(s, lane, LaneEvent::Idle),
+            Doing::Waiting | Doing::Sampling(_) => self.lane(s, lane, LaneEvent::Idle),
             other => session.drivers[lane].doing = other,
         }
     }
@@ -358,6 +428,9 @@ impl World {
     fn read_on(&mut self, s: usize, lane: usize, at_once: bool) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         let driver = &mut session.drivers[lane];
+        if let Doing::Sampling(conn) = driver.doing {
+            return self.sample(s, lane, conn);
+        }
         let Doing::Reading { conn, slot, at, len, got, head, mark } = &mut driver.doing else { return };
         let Some(flow) = driver.flows[*conn as usize] else { return };
         // What is there is read when it is all that the slot needs, or as much as is worth waking up for.
@@ -376,14 +449,60 @@ impl World {
         }
         let start = *at + u64::from(*got);
         // Bytes must land behind those that are there already, or begin a slot anew.
-        if slot.0.end != start || start % SLOT_BYTES as u64 == 0 {
-            slot.0 = start..start;
+        let answers = &mut driver.answers[*conn as usize];
+        let Some(answer) = answers.front_mut() else { return };
+        if slot.range.end != start || start % SLOT_BYTES as u64 == 0 {
+            *slot = Buffer { range: start..start, content: answer.content.clone() };
         }
-        slot.0.end = start + n;
+        slot.range.end = start + n;
         *got += n as u32;
+        answer.left -= n;
+        if answer.left == 0 {
+            answers.pop_front();
+        }
         if got == len {
             self.come_back(s, lane);
         }
+    }
+
+    /// Reports the places that were asked for, once all of the answer is there.
+    fn sample(&mut self, s: usize, lane: usize, conn: Conn) {
+        let Some(driver) = self.sessions.get_mut(&s).map(|session| &mut session.drivers[lane]) else {
+            return;
+        };
+        let Some(flow) = driver.flows[conn as usize] else { return };
+        if let Some(why) = self.net.fault(flow) {
+            return self.fail(s, lane, why);
+        }
+        let Some(answer) = driver.answers[conn as usize].front_mut() else { return };
+        if self.net.readable_of_one(flow) < answer.left {
+            return;
+        }
+        let wire = answer.left;
+        let (_, head) = self.net.read(self.now, flow, wire);
+        let answer = driver.answers[conn as usize].pop_front().expect("it was at the front");
+        driver.doing = Doing::Waiting;
+        let places = answer.places.expect("places were asked for");
+        let sample = |place: Range<u64>| {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(place.clone()).for_each(|(byte, at)| *byte = answer.content.byte(at));
+            Sample { at: place.start, bytes }
+        };
+        let samples: Vec<Sample> = places.iter().map(sample).collect();
+        self.lane(s, lane, LaneEvent::Sampled { conn, samples: &samples, wire: wire as u32, head });
+    }
+
+    /// What an answer over `line` is made of, to a request for these bytes of the file.
+    fn content(&mut self, line: LineId, range: &Range<u64>) -> Content {
+        let mut content = Content::of(self.variants.get(&line).copied().unwrap_or(0));
+        if let Some(tamper) = self.tampers.get_mut(&line) {
+            let dice = self.dice.get_or_insert_with(|| Random::new(1));
+            if let Some(altered) = tamper.alter(range, dice) {
+                self.lies_told += 1;
+                content.altered = altered;
+            }
+        }
+        content
     }
 
     fn fail(&mut self, s: usize, lane: usize, why: Fault) {
@@ -395,7 +514,7 @@ impl World {
                 driver.doing = Doing::Ended;
                 return;
             }
-            Doing::Joining | Doing::Waiting => None,
+            Doing::Joining | Doing::Waiting | Doing::Sampling(_) => None,
         };
         self.close(s, lane);
         self.lane(s, lane, LaneEvent::Failed { slot, why });
@@ -403,13 +522,14 @@ impl World {
 
     fn close(&mut self, s: usize, lane: usize) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
+        session.drivers[lane].answers = Default::default();
         for flow in session.drivers[lane].flows.iter_mut().filter_map(Option::take) {
             self.net.close(flow);
             self.owners.remove(&flow);
         }
     }
 
-    fn lane(&mut self, s: usize, lane: usize, event: LaneEvent<Buffer>) {
+    fn lane(&mut self, s: usize, lane: usize, event: LaneEvent<'_, Buffer>) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         if let LaneEvent::Filled { at, len, .. } = &event {
             let end = at + u64::from(*len);
@@ -425,25 +545,27 @@ impl World {
             LaneDo::Request { conn, range } => {
                 driver.doing = Doing::Waiting;
                 let line = driver.line;
-                if !self.net.lines[line].up {
-                    self.wake(s, wake);
-                    return self.fail(s, lane, Fault::Unreachable);
-                }
-                let buffer = driver.buffer;
-                let flow =
-                    *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
-                self.owners.insert(flow, (s, lane));
-                let place = self.net.flows_of(line).iter().position(|&f| f == flow);
-                let fault = match () {
-                    () if self.limit.is_some_and(|limit| place.is_some_and(|p| p >= limit)) => {
-                        Some(Fault::Status(503))
-                    }
-                    () if self.changed => Some(Fault::Changed),
-                    () => self.refused.get(&line).copied(),
+                let content = self.content(line, &range);
+                let answer = Answer { left: range.end - range.start, content, places: None };
+                self.ask(s, lane, (conn, turn), answer, wake);
+                return;
+            }
+            LaneDo::Sample { conn, places } => {
+                driver.doing = Doing::Waiting;
+                let line = driver.line;
+                let (count, several) = (places.len() as u64, places.len() > 1);
+                let left = match several {
+                    true => HEAD_BYTES + count * (PART_BYTES + 16),
+                    false => HEAD_BYTES + 16,
                 };
-                self.faults_met += u64::from(fault.is_some());
-                self.net.request(self.now, flow, &range, fault);
-                self.schedule(self.now, Event::Lane(s, lane, turn));
+                let content = Content::of(self.variants.get(&line).copied().unwrap_or(0));
+                self.ask(s, lane, (conn, turn), Answer { left, content, places: Some(places) }, wake);
+                return;
+            }
+            LaneDo::ReadSample { conn, by } => {
+                driver.doing = Doing::Sampling(conn);
+                self.schedule(by, Event::Lane(s, lane, turn));
+                self.read_on(s, lane, true);
             }
             LaneDo::Read { conn, slot, at, len, mark, by } => {
                 driver.doing = Doing::Reading { conn, slot, at, len, got: 0, head: None, mark };
@@ -469,6 +591,35 @@ impl World {
         self.wake(s, wake);
     }
 
+    /// The lane's request goes out.
+    fn ask(&mut self, s: usize, lane: usize, (conn, turn): (Conn, u64), answer: Answer, wake: Wake) {
+        let Some(session) = self.sessions.get_mut(&s) else { return };
+        let driver = &mut session.drivers[lane];
+        let line = driver.line;
+        if !self.net.lines[line].up {
+            self.wake(s, wake);
+            return self.fail(s, lane, Fault::Unreachable);
+        }
+        let buffer = driver.buffer;
+        let flow = *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
+        self.owners.insert(flow, (s, lane));
+        let place = self.net.flows_of(line).iter().position(|&f| f == flow);
+        let several = answer.places.as_ref().is_some_and(|places| places.len() > 1);
+        let fault = match () {
+            () if self.limit.is_some_and(|limit| place.is_some_and(|p| p >= limit)) => {
+                Some(Fault::Status(503))
+            }
+            () if self.changed => Some(Fault::Changed),
+            () if self.one_range && several => Some(Fault::Status(200)),
+            () => self.refused.get(&line).copied(),
+        };
+        self.faults_met += u64::from(fault.is_some());
+        self.net.request(self.now, flow, answer.left, fault);
+        driver.answers[conn as usize].push_back(answer);
+        self.schedule(self.now, Event::Lane(s, lane, turn));
+        self.wake(s, wake);
+    }
+
     fn client(&mut self, s: usize, event: ClientEvent<Buffer>) {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         if session.writing.is_some() {
@@ -480,7 +631,12 @@ impl World {
         match what {
             ClientDo::Write { slot, start, len } => {
                 let expected = session.next_byte..session.next_byte + u64::from(len);
-                assert_eq!(slot.0, expected, "the client gets each byte once and in order");
+                assert_eq!(slot.range, expected, "the client gets each byte once and in order");
+                if slot.content.altered.start < expected.end && expected.start < slot.content.altered.end {
+                    session.escaped.insert(slot.content.altered.start);
+                }
+                let own = self.variants.get(&session.job.own).copied().unwrap_or(0);
+                session.mixed += if slot.content.variant == own { 0 } else { u64::from(len) };
                 assert_eq!(u64::from(start), expected.start % SLOT_BYTES as u64);
                 session.next_byte = expected.end;
                 if session.first_byte.is_some() {
@@ -527,6 +683,8 @@ impl World {
             window_used: session.transfer.window_used(),
             lanes: session.transfer.report().collect(),
             reorder: Reorder::of(range.start / SLOT_BYTES as u64, &session.arrivals),
+            escaped: session.escaped.len() as u64,
+            mixed: session.mixed,
         };
         if outcome == Outcome::Complete {
             assert_eq!(session.next_byte, range.end, "a complete download has all of its bytes");

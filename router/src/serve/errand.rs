@@ -346,7 +346,9 @@ fn reason(fault: Fault) -> DropReason {
         | Fault::Encoded
         | Fault::Declined
         | Fault::Unauthentic
-        | Fault::Corrupt => DropReason::OriginUnusable,
+        | Fault::Corrupt
+        | Fault::Mismatch
+        | Fault::Inconsistent => DropReason::OriginUnusable,
     }
 }
 

@@ -62,6 +62,9 @@ pub fn status(shared: &Shared) -> Document {
                 ("failures", Unit::Count),
                 ("violations", Unit::Count),
                 ("duplicates", Unit::Bytes),
+                ("checked", Unit::Bytes),
+                ("mismatches", Unit::Count),
+                ("verdict", Unit::Text),
             ],
             lanes,
         ),
@@ -92,6 +95,9 @@ fn lane(report: &SessionReport, lane: &LaneReport) -> Vec<Cell> {
         lane.failures.into(),
         lane.violations.into(),
         lane.duplicates.into(),
+        lane.checked.into(),
+        lane.mismatches.into(),
+        lane.verdict.as_deref().unwrap_or("-").into(),
     ]
 }
 

@@ -1,0 +1,198 @@
+//! A peer brought other bytes than the own link: others are asked who is right (DESIGN section 7, "A mismatch"). Not
+//! responsible for finding mismatches ([`super::inspect`]), nor for what follows for later sessions ([`crate::trust`]).
+//!
+//! All other peers of the session are asked for the disputed place, the accused of other disputes too:
+//!
+//! * each that answers agrees with the own link: the accused lied;
+//! * one of them doesn't, whatever it has: the origin is inconsistent, pooling it ends, nobody is blamed;
+//! * nobody answers: pooling ends, and the mismatch stays open.
+//!
+//! One vote would do against a liar. But an origin that serves two variants by address would make an honest router a liar
+//! whenever the one that is asked happens to get the own link's variant.
+
+use heapless::Vec;
+
+use super::{Conn, Cut, Fault, LaneDo, LaneId, LaneKind, LaneState, Transfer, Wake};
+use crate::lane::{Dispute, Purpose};
+use crate::time::Instant;
+use crate::verify::{Mismatch, Places, Sample, Slot};
+
+/// Most disputes at a time; with more, the origin is taken to be inconsistent.
+const MAX_DISPUTES: usize = 8;
+
+/// One dispute.
+#[derive(Debug)]
+struct Case {
+    number: u32,
+    accused: LaneId,
+    mismatch: Mismatch,
+    /// The lanes whose votes are still to come, one bit each.
+    awaited: u32,
+    /// Those of them that are still to be asked.
+    unasked: u32,
+    /// Votes for the own link.
+    agreed: u32,
+    /// Votes against it.
+    differed: u32,
+}
+
+/// The disputes that are not settled yet.
+#[derive(Debug, Default)]
+pub(super) struct Court {
+    cases: Vec<Case, MAX_DISPUTES>,
+    last: u32,
+}
+
+impl Court {
+    fn find(&mut self, number: u32) -> Option<&mut Case> {
+        self.cases.iter_mut().find(|case| case.number == number)
+    }
+}
+
+impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
+    /// What peer `accused` brought is not what lane `by` brought.
+    pub(super) fn accuse(
+        &mut self,
+        now: Instant,
+        accused: LaneId,
+        by: LaneId,
+        mismatch: Mismatch,
+        wake: &mut Wake,
+    ) {
+        let Some(lane) = self.lanes.get_mut(accused.index()).filter(|lane| !lane.is_out()) else { return };
+        lane.stats.mismatches += 1;
+        if let LaneState::Accused { .. } = lane.state {
+            return;
+        }
+        lane.state = LaneState::Accused { closed: false };
+        lane.blocked_since = None;
+        self.drop_inspections(|lane| lane == accused.index(), wake);
+        self.take_back(now, accused, wake);
+        let votes = |(i, l): &(usize, &crate::lane::Lane<S>)| {
+            let has_vote = l.is_up() || matches!(l.state, LaneState::Accused { .. });
+            l.kind == LaneKind::Peer && has_vote && *i != accused.index() && *i != by.index()
+        };
+        let voters = self.lanes.iter().enumerate().filter(votes).fold(0, |all, (i, _)| all | 1 << i);
+        self.court.last += 1;
+        let number = self.court.last;
+        let case =
+            Case { number, accused, mismatch, awaited: voters, unasked: voters, agreed: 0, differed: 0 };
+        if self.court.cases.push(case).is_err() {
+            return self.end_pooling(now, Fault::Inconsistent, wake);
+        }
+        self.wake_all(wake);
+        self.judge(now, number, wake);
+    }
+
+    /// The vote that lane `id` asks for now, if any.
+    pub(super) fn next_vote(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
+        let bit = 1u32 << id.index().min(31);
+        let case = self.court.cases.iter_mut().find(|case| case.unasked & bit != 0)?;
+        let lane = self.lanes.get(id.index())?;
+        // Behind what waits for room it could take long.
+        let conn = match (lane.main.chunks.is_empty(), lane.spare.chunks.is_empty()) {
+            (false, true) => Conn::Spare,
+            _ => Conn::Main,
+        };
+        if lane.track(conn).chunks.is_full() {
+            return None;
+        }
+        case.unasked &= !bit;
+        let (at, len) = case.mismatch.place;
+        let (place, number) = (at..at + u64::from(len), case.number);
+        self.push_asked(now, id, conn, place.clone(), Purpose::Vote(number));
+        Some(LaneDo::Sample { conn, places: Places::one(place) })
+    }
+
+    /// Lane `id` says what it has at a disputed place.
+    pub(super) fn voted(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        dispute: u32,
+        sample: Option<&Sample>,
+        wake: &mut Wake,
+    ) {
+        let Some(case) = self.court.find(dispute) else { return };
+        let Mismatch { place: (at, len), ours, .. } = case.mismatch;
+        let len = usize::from(len);
+        match sample.filter(|sample| sample.at == at) {
+            Some(sample) if sample.bytes.get(..len) == ours.get(..len) => case.agreed += 1,
+            Some(_) => case.differed += 1,
+            None => {}
+        }
+        self.vote_lost(now, id, dispute, wake);
+    }
+
+    /// No vote of lane `id` is to be awaited any more.
+    pub(super) fn vote_lost(&mut self, now: Instant, id: LaneId, dispute: u32, wake: &mut Wake) {
+        let bit = 1u32 << id.index().min(31);
+        if let Some(case) = self.court.find(dispute) {
+            case.awaited &= !bit;
+            case.unasked &= !bit;
+        }
+        self.judge(now, dispute, wake);
+    }
+
+    /// Lane `id` is out: no votes of it are to be awaited that it was not asked for yet.
+    pub(super) fn votes_lost(&mut self, now: Instant, id: LaneId, wake: &mut Wake) {
+        let bit = 1u32 << id.index().min(31);
+        while let Some(number) = self.court.cases.iter().find(|c| c.unasked & bit != 0).map(|c| c.number) {
+            self.vote_lost(now, id, number, wake);
+        }
+    }
+
+    fn judge(&mut self, now: Instant, dispute: u32, wake: &mut Wake) {
+        let Some(case) = self.court.find(dispute).filter(|case| case.awaited == 0 || case.differed > 0)
+        else {
+            return;
+        };
+        let accused = case.accused;
+        let verdict = match (case.differed, case.agreed) {
+            (0, 0) => Dispute::Open,
+            (0, _) => Dispute::Lie,
+            _ => Dispute::Origin,
+        };
+        self.court.cases.retain(|case| case.number != dispute);
+        if let Some(lane) = self.lanes.get_mut(accused.index()) {
+            lane.stats.verdict = Some(verdict);
+            lane.state = LaneState::Left(Fault::Mismatch);
+        }
+        match verdict {
+            Dispute::Lie => {
+                self.wake_all(wake);
+                self.end_if_nobody_is_left(Fault::Mismatch, wake);
+            }
+            Dispute::Open => self.end_pooling(now, Fault::Mismatch, wake),
+            Dispute::Origin => self.end_pooling(now, Fault::Inconsistent, wake),
+        }
+    }
+
+    /// Peers take no part any more, and nothing of theirs that was not released is used: the own link goes on alone.
+    fn end_pooling(&mut self, now: Instant, why: Fault, wake: &mut Wake) {
+        self.drop_inspections(|_| true, wake);
+        for case in core::mem::take(&mut self.court.cases) {
+            if let Some(lane) = self.lanes.get_mut(case.accused.index()) {
+                let verdict = if why == Fault::Inconsistent { Dispute::Origin } else { Dispute::Open };
+                lane.stats.verdict.get_or_insert(verdict);
+            }
+        }
+        let goes_on = self.cut == Cut::Done;
+        for place in 0..self.lanes.len() {
+            let lane = &mut self.lanes[place];
+            if lane.is_out() || lane.kind == LaneKind::Original || (goes_on && lane.kind == LaneKind::Own) {
+                continue;
+            }
+            lane.state = match lane.state {
+                LaneState::Accused { .. } => LaneState::Left(Fault::Mismatch),
+                _ => LaneState::Dismissed,
+            };
+            self.take_back(now, LaneId::from_index(place), wake);
+        }
+        if !goes_on {
+            self.cut = Cut::Refused(why);
+        }
+        self.wake_all(wake);
+        self.end_if_nobody_is_left(why, wake);
+    }
+}

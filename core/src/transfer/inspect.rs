@@ -1,0 +1,440 @@
+//! What peers bring is compared with what the own link has before the client gets it (DESIGN section 7, "Nothing
+//! unverified reaches the client"): which checks are asked for when, and when a chunk is released. Not responsible for
+//! which places are looked at ([`crate::verify`]), nor for what a mismatch means ([`super::dispute`]).
+//!
+//! Every chunk of a peer is held until all of it is here and all that was fetched to check it is the same. Whatever the own
+//! link brings is compared with a peer's copy, too, where there is one.
+
+use super::arrive::Came;
+use super::{Conn, Fault, LaneDo, LaneId, LaneKind, LaneState, PATIENCE_ALONE, Transfer, Wake};
+use crate::lane::{Chunk, Purpose};
+use crate::limits::{MAX_PLACES, PLACE_BYTES};
+use crate::reassemble::Look;
+use crate::time::Instant;
+use crate::verify::{Sample, Slot, same};
+
+/// About how many bytes an answer has besides the places, and a part of it besides its place.
+const ANSWER_BYTES: u64 = 350;
+const PART_BYTES: u64 = 120;
+
+impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
+    /// The check that lane `id` asks for now, if any.
+    pub(super) fn next_check(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
+        if !self.may_check(id) {
+            return None;
+        }
+        let is_own = id == LaneId::OWN;
+        while let Some((inspection, slot)) = self.inspector.sample_due(|lane| lane != id.index()) {
+            let conn = self.check_conn(id, slot)?;
+            let most = if is_own && self.inspector.several { MAX_PLACES } else { 1 };
+            let places = self.inspector.ask_sample(inspection, most);
+            let Some(first) = places.iter().next() else { continue };
+            let answer = match places.len() as u64 {
+                1 => ANSWER_BYTES + PLACE_BYTES as u64,
+                many => ANSWER_BYTES + many * (PART_BYTES + PLACE_BYTES as u64),
+            };
+            self.push_asked(now, id, conn, first.start..first.start + answer, Purpose::Sample(inspection));
+            return Some(LaneDo::Sample { conn, places });
+        }
+        while let Some((inspection, slot)) = self.inspector.audit_due().filter(|_| is_own) {
+            let track = &self.lanes[id.index()].main;
+            if track.chunks.is_full() {
+                return None;
+            }
+            // What would have to wait for room behind later slots would keep the chunk waiting, too.
+            if self.slots.is_ready(slot) || track.last_slot().is_some_and(|last| last >= slot) {
+                self.inspector.audited(inspection);
+                continue;
+            }
+            let range = self.slots.extent(slot);
+            self.inspector.ask_audit(inspection);
+            self.push_asked(now, id, Conn::Main, range.clone(), Purpose::Audit(inspection));
+            return Some(LaneDo::Request { conn: Conn::Main, range });
+        }
+        None
+    }
+
+    /// Whether lane `id` checks others: the own link; while it is dead, trusted peers stand in (DESIGN section 5, rule 9).
+    pub(super) fn may_check(&self, id: LaneId) -> bool {
+        let Some(lane) = self.lanes.get(id.index()) else { return false };
+        let own_is_up = self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
+        match lane.kind {
+            LaneKind::Original => false,
+            LaneKind::Own => lane.is_up(),
+            LaneKind::Peer => lane.is_up() && lane.is_trusted() && !own_is_up,
+        }
+    }
+
+    /// The connection on which the places of a chunk at `slot` are asked for: the main one, unless something waits there for
+    /// room that there won't be before that chunk is released.
+    fn check_conn(&self, id: LaneId, slot: u64) -> Option<Conn> {
+        let lane = self.lanes.get(id.index())?;
+        let is_free = |conn: &Conn| lane.track(*conn).last_slot().is_none_or(|last| last < slot);
+        let may = |conn: &Conn| *conn == Conn::Main || self.may_open_spare(id.index());
+        let both = [Conn::Main, Conn::Spare];
+        let conn = both.into_iter().find(|conn| may(conn) && is_free(conn)).unwrap_or(Conn::Main);
+        (!lane.track(conn).chunks.is_full()).then_some(conn)
+    }
+
+    /// Adds a chunk that is being asked for already.
+    pub(super) fn push_asked(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        conn: Conn,
+        rest: core::ops::Range<u64>,
+        purpose: Purpose,
+    ) {
+        let lane = &mut self.lanes[id.index()];
+        lane.stats.requests += 1;
+        let rate = lane.rate.get();
+        let track = lane.track_mut(conn);
+        let idle = track.chunks.is_empty();
+        if idle {
+            track.heard = now;
+        }
+        let chunk = super::assign::chunk(rest, rate, purpose);
+        // A full pipeline is never asked for more.
+        let _ = track.chunks.push_back(Chunk { asked: Some(now), queued: !idle, ..chunk });
+    }
+
+    /// A peer is asked for these slots: their inspection begins. `None` if there is no room for it.
+    pub(super) fn begin_inspection(
+        &mut self,
+        id: LaneId,
+        slots: core::ops::Range<u64>,
+        wake: &mut Wake,
+    ) -> Option<u32> {
+        let mut checking = self.lanes.get(id.index())?.standing.checking();
+        if !self.may_check(LaneId::OWN) {
+            checking.audit_per_10000 = 0; // there is no own link to fetch slots over
+        }
+        let bytes = self.slots.extent(slots.start).start..self.slots.extent(slots.end.checked_sub(1)?).end;
+        let inspection = self.inspector.begin(id.index(), slots, bytes, checking)?;
+        self.wake_checkers(wake);
+        Some(inspection)
+    }
+
+    /// Wakes those who are to ask for checks.
+    pub(super) fn wake_checkers(&self, wake: &mut Wake) {
+        (0..self.lanes.len())
+            .filter(|&i| self.may_check(LaneId::from_index(i)))
+            .for_each(|i| wake.add_lane(i));
+    }
+
+    /// A slot that a peer was asked for is here.
+    pub(super) fn peer_slot(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        inspection: u32,
+        index: u64,
+        slot: S,
+        wake: &mut Wake,
+    ) -> Came {
+        let waits = self.inspector.waits_for(inspection, index);
+        let extent = self.slots.extent(index);
+        let ours = match self.slots.look(index) {
+            Some(Look::Ready(ours, true)) => Some(ours),
+            Some(Look::Held(ours, by)) if waits && by == inspection => Some(ours),
+            _ => None,
+        };
+        let verdict = self
+            .inspector
+            .came(inspection, index, &slot)
+            .and_then(|()| ours.map_or(Ok(()), |ours| same(ours, &slot, extent)));
+        if let Err(mismatch) = verdict {
+            self.slots.give_back(slot);
+            self.accuse(now, id, LaneId::OWN, mismatch, wake);
+            return Came::Wrong;
+        }
+        if waits {
+            self.slots.give_back(slot);
+            self.inspector.audited(inspection);
+            self.settle(inspection, wake);
+            return Came::Awaited;
+        }
+        if self.inspector.get(inspection).is_none() {
+            // Everything of the chunk had been here, from others; some of that may be gone again.
+            self.slots.give_back(slot);
+            self.lose(index..index + 1);
+            return Came::Again;
+        }
+        match self.slots.hold(index, slot, inspection) {
+            true => Came::New,
+            false => {
+                self.settle(inspection, wake);
+                Came::Again
+            }
+        }
+    }
+
+    /// A slot that the own link was asked for is here.
+    pub(super) fn own_slot(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        index: u64,
+        slot: S,
+        wake: &mut Wake,
+    ) -> Came {
+        let extent = self.slots.extent(index);
+        let Some(Look::Held(theirs, by)) = self.slots.look(index) else {
+            return if self.slots.put(index, slot, true) { Came::New } else { Came::Again };
+        };
+        if !self.inspector.waits_for(by, index)
+            && let Err(mismatch) = same(&slot, theirs, extent)
+        {
+            if let Some((accused, _)) = self.inspector.get(by) {
+                self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+            }
+            return if self.slots.put(index, slot, true) { Came::New } else { Came::Again };
+        }
+        // It is the same, so the client can have it; where an audit waits for the peer's copy, only after that.
+        if !self.inspector.waits_for(by, index) {
+            self.slots.release(index, by, true);
+            self.wake_if_head(index, wake);
+        }
+        self.slots.give_back(slot);
+        self.settle(by, wake);
+        Came::Again
+    }
+
+    /// The own link's copy of a slot is here that was fetched to check the chunk of this inspection.
+    pub(super) fn audited(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        inspection: u32,
+        index: u64,
+        slot: S,
+        wake: &mut Wake,
+    ) {
+        let extent = self.slots.extent(index);
+        self.lanes[id.index()].stats.checked += extent.end - extent.start;
+        match self.slots.look(index) {
+            Some(Look::Held(theirs, by)) => {
+                let verdict = same(&slot, theirs, extent);
+                self.slots.give_back(slot);
+                self.inspector.audited(inspection);
+                if let (Err(mismatch), Some((accused, _))) = (verdict, self.inspector.get(by)) {
+                    return self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+                }
+            }
+            None if self.inspector.being_audited(inspection) == Some(index) && index >= self.slots.next() => {
+                self.slots.hold(index, slot, inspection);
+                self.todo.settle(index);
+                self.inspector.audit_waits(inspection);
+                self.settle_around(index, wake);
+            }
+            Some(Look::Ready(..)) | None => {
+                self.slots.give_back(slot);
+                self.inspector.audited(inspection);
+            }
+        }
+        self.settle(inspection, wake);
+        self.wake_waiting(wake);
+    }
+
+    /// The places of a chunk are here.
+    pub(super) fn places_came(
+        &mut self,
+        now: Instant,
+        id: LaneId,
+        inspection: u32,
+        samples: &[Sample],
+        wake: &mut Wake,
+    ) {
+        let slots = &self.slots;
+        let waits = |index| self.inspector.waits_for(inspection, index);
+        let waiting: Option<u64> =
+            self.inspector.get(inspection).and_then(|(_, mut all)| all.find(|&i| waits(i)));
+        let held = |index: u64| match slots.look(index) {
+            Some(Look::Held(slot, by)) if by == inspection && waiting != Some(index) => Some(slot),
+            _ => None,
+        };
+        match self.inspector.sampled(inspection, samples, held) {
+            Ok(()) => self.settle(inspection, wake),
+            Err(mismatch) => {
+                if let Some((accused, _)) = self.inspector.get(inspection) {
+                    self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+                }
+            }
+        }
+    }
+
+    /// Releases a chunk if it is complete and what was fetched of it is the same.
+    pub(super) fn settle(&mut self, inspection: u32, wake: &mut Wake) {
+        let Some((_, slots)) = self.inspector.get(inspection) else { return };
+        if !slots.clone().all(|index| self.slots.has(index)) {
+            return;
+        }
+        let ring = &self.slots;
+        let is_held = |index| matches!(ring.look(index), Some(Look::Held(_, by)) if by == inspection);
+        if !self.inspector.is_clean(inspection, is_held) {
+            return;
+        }
+        // What was to be looked at may have come from elsewhere, or not at all: something of what is held must be.
+        if let Some(index) = slots.clone().find(|&index| is_held(index))
+            && !self.inspector.is_looked_into(inspection)
+        {
+            self.inspector.look_into(inspection, self.slots.extent(index));
+            return self.wake_checkers(wake);
+        }
+        for index in slots {
+            if self.slots.release(index, inspection, false) {
+                self.wake_if_head(index, wake);
+            }
+        }
+        self.inspector.end(inspection);
+        self.wake_waiting(wake);
+    }
+
+    /// The same, for all chunks that slot `index` is part of.
+    pub(super) fn settle_around(&mut self, index: u64, wake: &mut Wake) {
+        while let Some(id) = self.complete(|slots| slots.contains(&index)) {
+            self.settle(id, wake);
+        }
+    }
+
+    /// The same, for all chunks.
+    pub(super) fn settle_all(&mut self, wake: &mut Wake) {
+        while let Some(id) = self.complete(|_| true) {
+            self.settle(id, wake);
+        }
+    }
+
+    /// A chunk of those that are `of` interest that can be released.
+    fn complete(&self, of: impl Fn(&core::ops::Range<u64>) -> bool) -> Option<u32> {
+        let ring = &self.slots;
+        self.inspector
+            .iter()
+            .filter(|i| of(&i.slots) && i.slots.clone().all(|index| ring.has(index)))
+            .map(|i| i.id)
+            .find(|&id| {
+                self.inspector
+                    .is_clean(id, |index| matches!(ring.look(index), Some(Look::Held(_, by)) if by == id))
+            })
+    }
+
+    fn wake_if_head(&self, index: u64, wake: &mut Wake) {
+        if index == self.slots.next() && self.standing_since.is_some() {
+            wake.add_client();
+        }
+    }
+
+    /// The peer brings no more of a chunk than what lies before slot `end`.
+    pub(super) fn cut_short(&mut self, inspection: u32, end: u64, wake: &mut Wake) {
+        let Some((lane, slots)) = self.inspector.get(inspection) else { return };
+        for index in end.max(slots.start)..slots.end {
+            self.release_own(lane, inspection, index, wake);
+        }
+        self.inspector.cut_short(inspection, end);
+        self.settle(inspection, wake);
+    }
+
+    /// The own link's copy of a slot was held until the peer's comes; it does not come any more.
+    fn release_own(&mut self, lane: usize, inspection: u32, index: u64, wake: &mut Wake) -> bool {
+        if !self.inspector.waits_for(inspection, index) || !self.slots.release(index, inspection, true) {
+            return false;
+        }
+        debug_assert!(lane != LaneId::OWN.index());
+        let extent = self.slots.extent(index);
+        let own = &mut self.lanes[LaneId::OWN.index()];
+        own.stats.bytes += extent.end - extent.start;
+        self.wake_if_head(index, wake);
+        true
+    }
+
+    /// The client has stood still for some time before slot `index`: if the own link's copy of it is here, the peer's is not
+    /// waited for.
+    pub(super) fn release_audited(&mut self, index: u64, wake: &mut Wake) {
+        let Some(Look::Held(_, by)) = self.slots.look(index) else { return };
+        let Some((lane, _)) = self.inspector.get(by) else { return };
+        if self.release_own(lane, by, index, wake) {
+            self.inspector.audited(by);
+            self.settle(by, wake);
+            wake.add_client();
+        }
+    }
+
+    /// Nothing that a peer brought and that is not released yet is used.
+    pub(super) fn drop_inspections(&mut self, of: impl Fn(usize) -> bool, wake: &mut Wake) {
+        loop {
+            let found = self.inspector.iter().find(|i| of(i.lane));
+            let Some((id, lane, slots)) = found.map(|i| (i.id, i.lane, i.slots.clone())) else { break };
+            for index in slots.clone() {
+                if !self.release_own(lane, id, index, wake) && self.slots.drop_held(index, id) {
+                    let extent = self.slots.extent(index);
+                    self.lanes[lane].stats.bytes -= extent.end - extent.start;
+                }
+            }
+            self.inspector.end(id);
+            self.lose(slots);
+        }
+    }
+
+    /// The slot that the client waits for, if it waits for one to come and not for a check.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let next = self.slots.next();
+        match self.slots.look(next) {
+            None => Some(next),
+            Some(Look::Ready(..)) => None,
+            Some(Look::Held(_, by)) => {
+                let (_, slots) = self.inspector.get(by)?;
+                (next..slots.end).find(|&index| !self.slots.has(index))
+            }
+        }
+    }
+
+    /// The slot without which the head is not released: one of its chunk that is missing, or the own link's copy of one.
+    pub(super) fn urgent(&self) -> Option<u64> {
+        self.awaited().or_else(|| match self.slots.look(self.slots.next()) {
+            Some(Look::Held(_, by)) => self.inspector.being_audited(by),
+            Some(Look::Ready(..)) | None => None,
+        })
+    }
+
+    /// Whether the client waits for a check that lane `id` was asked for, behind something that waits for room.
+    pub(super) fn checks_wait_for(&self, id: LaneId) -> bool {
+        let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
+        let lane = &self.lanes[id.index()];
+        let chunks = || lane.main.chunks.iter().chain(lane.spare.chunks.iter());
+        chunks().any(|chunk| chunk.purpose == Purpose::Sample(by))
+    }
+
+    /// Whether the client waits for a check that nobody can do any more, or nobody for too long.
+    pub(super) fn is_unverifiable(&self, now: Instant, since: Instant) -> bool {
+        let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
+        let Some((accused, _)) = self.inspector.get(by) else { return false };
+        let streams = self.lanes.first().is_some_and(|original| original.is_up()) && !self.gap.silent;
+        let own_is_up = self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
+        if self.awaited().is_some() || streams || own_is_up {
+            return false;
+        }
+        let peers = || self.lanes.iter().enumerate().skip(2);
+        let others = || peers().filter(|(i, l)| *i != accused && l.is_trusted());
+        if others().any(|(i, l)| l.is_up() && self.may_check(LaneId::from_index(i))) {
+            return false;
+        }
+        let hopeless = others().chain(self.lanes.iter().enumerate().take(2)).all(|(_, l)| l.is_out());
+        hopeless || now.since(since) > PATIENCE_ALONE
+    }
+
+    /// Whether what failed on lane `id` is a request for several places, and shows that the origin does not answer such
+    /// requests; places are asked for one at a time from then on.
+    pub(super) fn sample_failed(&mut self, id: LaneId, why: Fault) -> bool {
+        let Some(lane) = self.lanes.get(id.index()).filter(|l| l.kind == LaneKind::Own && !l.is_out()) else {
+            return false;
+        };
+        let asked = matches!(lane.front().map(|chunk| chunk.purpose), Some(Purpose::Sample(_)));
+        let shows = match why {
+            Fault::Status(status) => status < 500 && status != 408 && status != 429,
+            Fault::Encoded | Fault::WrongRange | Fault::WrongLength | Fault::Malformed => true,
+            _ => false,
+        };
+        let several = asked && shows && self.inspector.several;
+        self.inspector.several &= !several;
+        several
+    }
+}

@@ -1,0 +1,555 @@
+//! What of a peer's chunks is fetched again to check them, and whether it is the same (DESIGN section 7, "Nothing
+//! unverified reaches the client"): which places, how many, what they were, what is still open. Not responsible for
+//! fetching them, nor for what follows from a mismatch ([`crate::transfer`]).
+//!
+//! A chunk is divided into as many strata of equal length as it has places, and one place is drawn from each: so places
+//! are disjoint, and a run of altered bytes as long as two strata is found for certain. With u = (L + 15) / s for a run of L
+//! altered bytes anywhere in a chunk with strata of s bytes, the samples find it with probability
+//!
+//! ```text
+//! u - u^3/6        for u <= 1
+//! 1 - (2 - u)^3/6  for 1 <= u <= 2
+//! 1                for u >= 2
+//! ```
+//!
+//! up to the chunk's edges. A newcomer's strata are 256 KiB / 24 = 10.7 KiB long. Besides, of so many slots one is fetched
+//! whole ([`Checking::audit_per_10000`]): of an altered byte that is the probability with which the audits find it.
+
+use core::fmt;
+use core::ops::Range;
+
+use heapless::Vec;
+use sha2::{Digest, Sha256};
+
+use crate::limits::{MAX_CHUNK_SLOTS, MAX_INSPECTIONS, MAX_OPEN_PLACES, MAX_PLACES, PLACE_BYTES, SLOT_BYTES};
+use crate::trust::Checking;
+
+const SLOT: u64 = SLOT_BYTES as u64;
+
+/// A slot's buffer, as far as it is looked into. Moving one moves a pointer, never the bytes.
+pub trait Slot {
+    /// Copies the bytes from `at` on to `to`; what lies beyond the slot is left as it is.
+    fn copy(&self, at: usize, to: &mut [u8]);
+
+    /// The first place within `range` where the two differ.
+    fn differs(&self, other: &Self, range: Range<usize>) -> Option<usize>;
+}
+
+impl<T: core::ops::Deref<Target = [u8; SLOT_BYTES]>> Slot for T {
+    fn copy(&self, at: usize, to: &mut [u8]) {
+        let from = self.get(at..).unwrap_or_default();
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    }
+
+    fn differs(&self, other: &Self, range: Range<usize>) -> Option<usize> {
+        let (one, two) = (self.get(range.clone())?, other.get(range.clone())?);
+        if one == two {
+            return None;
+        }
+        one.iter().zip(two).position(|(a, b)| a != b).map(|place| range.start + place)
+    }
+}
+
+/// What a place is, on one lane.
+pub type Bytes = [u8; PLACE_BYTES];
+
+/// A place that was fetched to check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Offset into the file.
+    pub at: u64,
+    /// Its bytes; those of a shorter place come first.
+    pub bytes: Bytes,
+}
+
+/// The places that are asked for in one request: ascending, disjoint, of [`PLACE_BYTES`] each; a single one may be
+/// shorter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    first: u64,
+    ahead: Vec<u32, MAX_PLACES>,
+    len: u8,
+}
+
+impl Places {
+    /// Of one place, of at most [`PLACE_BYTES`].
+    pub fn one(place: Range<u64>) -> Places {
+        let mut places = Places { first: place.start, ahead: Vec::new(), len: 0 };
+        places.add(place);
+        places
+    }
+
+    fn add(&mut self, place: Range<u64>) {
+        if self.ahead.is_empty() {
+            self.first = place.start;
+        }
+        self.len = (place.end - place.start).min(PLACE_BYTES as u64) as u8;
+        if let Ok(ahead) = u32::try_from(place.start - self.first) {
+            let _ = self.ahead.push(ahead); // as many as an inspection has
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// Each one's offsets into the file.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
+        self.ahead.iter().map(|ahead| {
+            let at = self.first + u64::from(*ahead);
+            at..at + u64::from(self.len)
+        })
+    }
+}
+
+/// What a peer brought is not what another lane brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    pub place: (u64, u8),
+    pub ours: Bytes,
+    pub theirs: Bytes,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {}", self.place.0)
+    }
+}
+
+/// Something that is to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    Due,
+    Asked,
+    Done,
+}
+
+/// A slot that is fetched whole.
+#[derive(Clone, Copy, Debug)]
+struct Audit {
+    slot: u64,
+    errand: Errand,
+    /// The own link's copy came first and waits for the peer's.
+    waits: bool,
+}
+
+/// A chunk of a peer from the request until it is released.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    pub id: u32,
+    /// The lane that brings it.
+    pub lane: usize,
+    /// What it still brings or has brought.
+    pub slots: Range<u64>,
+    /// Whether any of it was compared.
+    looked_into: bool,
+    audit: Option<Audit>,
+}
+
+#[derive(Debug)]
+struct Place {
+    inspection: u32,
+    at: u64,
+    len: u8,
+    state: PlaceState,
+}
+
+/// A place that was not compared yet.
+#[derive(Debug, PartialEq, Eq)]
+enum PlaceState {
+    Due,
+    Asked,
+    Here(Bytes),
+}
+
+impl Place {
+    fn slot(&self) -> u64 {
+        self.at / SLOT
+    }
+
+    /// Whether `theirs` has there what was fetched; `None` as long as nothing was.
+    fn compare<S: Slot>(&self, theirs: &S) -> Option<Result<(), Mismatch>> {
+        let PlaceState::Here(ours) = self.state else { return None };
+        Some(compare((self.at, self.len), ours, theirs))
+    }
+}
+
+fn compare<S: Slot>(place: (u64, u8), ours: Bytes, slot: &S) -> Result<(), Mismatch> {
+    let theirs = excerpt(slot, place);
+    let len = usize::from(place.1).min(PLACE_BYTES);
+    if ours.get(..len) == theirs.get(..len) { Ok(()) } else { Err(Mismatch { place, ours, theirs }) }
+}
+
+fn excerpt<S: Slot>(slot: &S, (at, len): (u64, u8)) -> Bytes {
+    let mut bytes = [0; PLACE_BYTES];
+    if let Some(bytes) = bytes.get_mut(..len.into()) {
+        slot.copy((at % SLOT) as usize, bytes);
+    }
+    bytes
+}
+
+/// Whether two copies of the same bytes of the file, within one slot, are the same.
+pub(crate) fn same<S: Slot>(ours: &S, theirs: &S, extent: Range<u64>) -> Result<(), Mismatch> {
+    let start = (extent.start % SLOT) as usize;
+    let end = start + (extent.end - extent.start) as usize;
+    let Some(differs) = ours.differs(theirs, start..end) else { return Ok(()) };
+    let at = extent.start + (differs - start) as u64;
+    let len = (extent.end - at).min(PLACE_BYTES as u64) as u8;
+    let place = (at, len);
+    Err(Mismatch { place, ours: excerpt(ours, place), theirs: excerpt(theirs, place) })
+}
+
+/// All chunks that are not released yet.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    dice: Dice,
+    open: Vec<Inspection, MAX_INSPECTIONS>,
+    places: Vec<Place, MAX_OPEN_PLACES>,
+    /// Whether the origin answers several ranges at a time, as far as known.
+    pub several: bool,
+    last: u32,
+}
+
+impl Inspector {
+    /// `secret` is random and nobody else's.
+    pub fn new(secret: [u8; 32]) -> Self {
+        let dice = Dice { secret, count: 0, left: Vec::new() };
+        Self { dice, open: Vec::new(), places: Vec::new(), several: true, last: 0 }
+    }
+
+    /// Whether there is room for another chunk.
+    pub fn has_room(&self) -> bool {
+        // One more for each that has none left and must be looked into besides.
+        !self.open.is_full() && self.places.len() + self.open.len() + MAX_PLACES < self.places.capacity()
+    }
+
+    /// A chunk of these slots and bytes is asked of `lane`. The number of its inspection; none if there is no room.
+    pub fn begin(
+        &mut self,
+        lane: usize,
+        slots: Range<u64>,
+        bytes: Range<u64>,
+        checking: Checking,
+    ) -> Option<u32> {
+        if !self.has_room() || bytes.is_empty() {
+            return None;
+        }
+        self.last = self.last.wrapping_add(1);
+        let id = self.last;
+        let length = bytes.end - bytes.start;
+        let full = MAX_CHUNK_SLOTS * SLOT;
+        let density = (length * u64::from(checking.places)).div_ceil(full).clamp(1, MAX_PLACES as u64);
+        let count = if self.several { density.min((length / 64).max(1)) } else { 1 };
+        for stratum in 0..count {
+            let from = bytes.start + length * stratum / count;
+            let to = bytes.start + length * (stratum + 1) / count;
+            let place = self.draw(from..to);
+            let (at, len) = (place.start, (place.end - place.start) as u8);
+            let state = PlaceState::Due;
+            let _ = self.places.push(Place { inspection: id, at, len, state }); // see has_room
+        }
+        // Of each slot the same share, so that each byte is as likely to be fetched.
+        let share = (slots.end - slots.start) * u64::from(checking.audit_per_10000);
+        let audit = (self.dice.below(10_000) < share).then(|| {
+            let slot = slots.start + self.dice.below(slots.end - slots.start);
+            Audit { slot, errand: Errand::Due, waits: false }
+        });
+        let _ = self.open.push(Inspection { id, lane, slots, looked_into: false, audit });
+        Some(id)
+    }
+
+    /// A place within `range` that lies within one slot.
+    fn draw(&mut self, range: Range<u64>) -> Range<u64> {
+        let len = (range.end - range.start).min(PLACE_BYTES as u64);
+        let at = range.start + self.dice.below(range.end - range.start - len + 1);
+        let edge = (at / SLOT + 1) * SLOT;
+        let at = match edge - at < len {
+            false => at,
+            true if edge + len <= range.end => edge,
+            true => range.start.max(edge.saturating_sub(len)),
+        };
+        at..(at + len).min((at / SLOT + 1) * SLOT)
+    }
+
+    fn find(&self, id: u32) -> Option<&Inspection> {
+        self.open.iter().find(|inspection| inspection.id == id)
+    }
+
+    fn find_mut(&mut self, id: u32) -> Option<&mut Inspection> {
+        self.open.iter_mut().find(|inspection| inspection.id == id)
+    }
+
+    /// The inspections, in the order in which they began.
+    pub fn iter(&self) -> impl Iterator<Item = &Inspection> + '_ {
+        self.open.iter()
+    }
+
+    /// The inspection with this number, as long as it goes on.
+    pub fn get(&self, id: u32) -> Option<(usize, Range<u64>)> {
+        self.find(id).map(|inspection| (inspection.lane, inspection.slots.clone()))
+    }
+
+    /// The first chunk whose places are to be asked for, of a lane for which `of` holds.
+    pub fn sample_due(&self, mut of: impl FnMut(usize) -> bool) -> Option<(u32, u64)> {
+        let is_due = |i: &&Inspection| of(i.lane) && self.due(i.id).next().is_some();
+        self.open.iter().filter(is_due).map(|i| (i.id, i.slots.start)).min_by_key(|(_, start)| *start)
+    }
+
+    /// The places of a chunk that are to be asked for, by their numbers.
+    fn due(&self, id: u32) -> impl Iterator<Item = usize> + '_ {
+        let is_due = move |(_, p): &(usize, &Place)| p.inspection == id && p.state == PlaceState::Due;
+        self.places.iter().enumerate().filter(is_due).map(|(number, _)| number)
+    }
+
+    /// The first slot that is to be fetched whole.
+    pub fn audit_due(&self) -> Option<(u32, u64)> {
+        let due = |i: &Inspection| i.audit.filter(|a| a.errand == Errand::Due).map(|a| (i.id, a.slot));
+        self.open.iter().filter_map(due).min_by_key(|(_, slot)| *slot)
+    }
+
+    /// The places of a chunk are asked for now, at most `most` of them; the others are let go.
+    pub fn ask_sample(&mut self, id: u32, most: usize) -> Places {
+        loop {
+            let count = self.due(id).count();
+            if count <= most.max(1) {
+                break;
+            }
+            let chosen = self.dice.below(count as u64) as usize;
+            let Some(number) = self.due(id).nth(chosen) else { break };
+            self.places.swap_remove(number);
+        }
+        let mut all: Vec<(u64, u8), MAX_PLACES> = Vec::new();
+        for place in self.places.iter_mut().filter(|p| p.inspection == id && p.state == PlaceState::Due) {
+            if all.push((place.at, place.len)).is_ok() {
+                place.state = PlaceState::Asked;
+            }
+        }
+        all.sort_unstable();
+        let mut places = Places::default();
+        all.iter().for_each(|&(at, len)| places.add(at..at + u64::from(len)));
+        places
+    }
+
+    /// The audit of a chunk is asked for now.
+    pub fn ask_audit(&mut self, id: u32) {
+        self.set_audit(id, Errand::Asked);
+    }
+
+    /// What was asked for did not come.
+    pub fn unask_sample(&mut self, id: u32) {
+        let asked = |p: &&mut Place| p.inspection == id && p.state == PlaceState::Asked;
+        self.places.iter_mut().filter(asked).for_each(|p| p.state = PlaceState::Due);
+    }
+
+    /// What was asked for did not come.
+    pub fn unask_audit(&mut self, id: u32) {
+        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut())
+            && audit.errand == Errand::Asked
+        {
+            audit.errand = Errand::Due;
+        }
+    }
+
+    fn set_audit(&mut self, id: u32, errand: Errand) {
+        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
+            audit.errand = errand;
+        }
+    }
+
+    /// The places of a chunk came. `slot` shows its slots, as far as they are here.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn sampled<'a, S: Slot + 'a>(
+        &mut self,
+        id: u32,
+        samples: &[Sample],
+        slot: impl Fn(u64) -> Option<&'a S>,
+    ) -> Result<(), Mismatch> {
+        for sample in samples {
+            let found = |p: &Place| p.inspection == id && p.at == sample.at;
+            let Some(number) = self.places.iter().position(found) else { continue };
+            self.places[number].state = PlaceState::Here(sample.bytes);
+            if let Some(verdict) = slot(sample.at / SLOT).and_then(|s| self.places[number].compare(s)) {
+                verdict?;
+                self.places.swap_remove(number);
+                self.compared(id);
+            }
+        }
+        // An answer without some of the places that were asked for: from now on one at a time.
+        self.several &= !self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Asked);
+        self.unask_sample(id);
+        Ok(())
+    }
+
+    fn compared(&mut self, id: u32) {
+        if let Some(inspection) = self.find_mut(id) {
+            inspection.looked_into = true;
+        }
+    }
+
+    /// Whether anything of the chunk was compared.
+    pub fn is_looked_into(&self, id: u32) -> bool {
+        self.find(id).is_none_or(|inspection| inspection.looked_into)
+    }
+
+    /// A place within `range`, which is of the chunk, is looked at besides.
+    pub fn look_into(&mut self, id: u32, range: Range<u64>) {
+        let place = self.draw(range);
+        let (at, len) = (place.start, (place.end - place.start) as u8);
+        // There is room: of this chunk's places none is left.
+        let _ = self.places.push(Place { inspection: id, at, len, state: PlaceState::Due });
+    }
+
+    /// The chunk's slot `index` came: compares what was fetched of it.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn came<S: Slot>(&mut self, id: u32, index: u64, slot: &S) -> Result<(), Mismatch> {
+        let mut number = 0;
+        while let Some(place) = self.places.get(number) {
+            let theirs = place.inspection == id && place.slot() == index;
+            match theirs.then(|| place.compare(slot)).flatten() {
+                Some(verdict) => {
+                    verdict?;
+                    self.places.swap_remove(number);
+                    self.compared(id);
+                }
+                None => number += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the own link's copy of slot `index` is held for the chunk, which has not come yet.
+    pub fn waits_for(&self, id: u32, index: u64) -> bool {
+        self.find(id).and_then(|i| i.audit).is_some_and(|audit| audit.waits && audit.slot == index)
+    }
+
+    /// The slot of the chunk that is being fetched whole.
+    pub fn being_audited(&self, id: u32) -> Option<u64> {
+        self.find(id)?.audit.filter(|audit| audit.errand == Errand::Asked).map(|audit| audit.slot)
+    }
+
+    /// The own link's copy of the audited slot is here before the chunk's.
+    pub fn audit_waits(&mut self, id: u32) {
+        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
+            *audit = Audit { errand: Errand::Done, waits: true, ..*audit };
+        }
+    }
+
+    /// The audit has come to its end.
+    pub fn audited(&mut self, id: u32) {
+        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
+            *audit = Audit { errand: Errand::Done, waits: false, ..*audit };
+        }
+    }
+
+    /// Audits that are still to be asked for are given up: there is no own link for them.
+    pub fn give_up_audits(&mut self) {
+        for inspection in &mut self.open {
+            inspection.audit = inspection.audit.filter(|audit| audit.waits || audit.errand == Errand::Asked);
+        }
+    }
+
+    /// Whether nothing is open of the slots that `is_held` shows to be held for this chunk.
+    pub fn is_clean(&self, id: u32, mut is_held: impl FnMut(u64) -> bool) -> bool {
+        let audit = self.find(id).and_then(|i| i.audit);
+        let audited = audit.is_none_or(|a| (a.errand == Errand::Done && !a.waits) || !is_held(a.slot));
+        audited && !self.places.iter().any(|p| p.inspection == id && is_held(p.slot()))
+    }
+
+    /// The lane brings no more than what lies before slot `end`.
+    pub fn cut_short(&mut self, id: u32, end: u64) {
+        let Some(inspection) = self.find_mut(id) else { return };
+        inspection.slots.end = inspection.slots.end.min(end).max(inspection.slots.start);
+        inspection.audit = inspection.audit.filter(|audit| audit.slot < end);
+        self.places.retain(|p| p.inspection != id || p.slot() < end);
+    }
+
+    /// The inspection is over.
+    pub fn end(&mut self, id: u32) {
+        self.open.retain(|inspection| inspection.id != id);
+        self.places.retain(|place| place.inspection != id);
+    }
+}
+
+/// Randomness that nobody foresees who does not know the secret: SHA-256 of it and a counter.
+#[derive(Debug)]
+struct Dice {
+    secret: [u8; 32],
+    count: u64,
+    left: Vec<u32, 8>,
+}
+
+impl Dice {
+    /// A number below `bound`, which is at most 2^32 and at least 1.
+    fn below(&mut self, bound: u64) -> u64 {
+        if self.left.is_empty() {
+            self.count += 1;
+            let digest =
+                Sha256::new().chain_update(self.secret).chain_update(self.count.to_be_bytes()).finalize();
+            for word in digest.chunks_exact(4) {
+                let word = word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+                let _ = self.left.push(word); // eight words
+            }
+        }
+        // The bias is below 2^-14 for bounds up to a chunk's length.
+        (u64::from(self.left.pop().unwrap_or(0)) * bound) >> 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inspector(number: u64) -> Inspector {
+        let mut secret = [7; 32];
+        secret[..8].copy_from_slice(&number.to_be_bytes());
+        Inspector::new(secret)
+    }
+
+    #[test]
+    fn places_are_disjoint_ascending_within_slots_and_one_in_each_stratum() {
+        for number in 0..300 {
+            let mut inspector = inspector(number);
+            let first = number * 977 % 5;
+            let start = first * SLOT + number * 131 % SLOT;
+            let length = 1 + number * 7919 % (MAX_CHUNK_SLOTS * SLOT - SLOT);
+            let bytes = start..start + length;
+            let slots = first..bytes.end.div_ceil(SLOT);
+            let id = inspector.begin(2, slots, bytes.clone(), Checking::FULL).unwrap();
+            let places = inspector.ask_sample(id, MAX_PLACES);
+            let mut end = bytes.start;
+            for place in places.iter() {
+                assert!(place.start >= end && place.end <= bytes.end && !place.is_empty(), "{places:?}");
+                assert_eq!(place.start / SLOT, (place.end - 1) / SLOT);
+                end = place.end;
+            }
+            let due = (length * 24).div_ceil(256 * 1024).min(24).min((length / 64).max(1));
+            assert_eq!(places.len() as u64, due, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn audits_are_as_frequent_as_they_should_be_and_hit_each_slot_alike() {
+        let mut inspector = inspector(1);
+        let mut hits = [0u32; 16];
+        for _ in 0..20_000 {
+            let id = inspector.begin(2, 0..16, 0..16 * SLOT, Checking::FULL).unwrap();
+            if let Some((found, slot)) = inspector.audit_due() {
+                assert_eq!(found, id);
+                hits[slot as usize] += 1;
+            }
+            inspector.end(id);
+        }
+        // 1 % of 20,000 for each slot; five standard deviations.
+        assert!(hits.iter().all(|hits| (130..270).contains(hits)), "{hits:?}");
+    }
+}
