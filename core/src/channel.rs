@@ -290,8 +290,8 @@ impl<'n> Introduced<'n> {
         Ok(Introduced { coordinator, callee: Callee { keys, me, coordinator: signer }, request })
     }
 
-    /// Whether the coordinator signed it, too: what it can't deny later. Costs one Ed25519 operation. `request` is the
-    /// same INIT.
+    /// Whether the coordinator signed it, too: what it can't deny later. Costs one Ed25519 operation, and about as
+    /// much again to make sure that everybody's software agrees. `request` is the same INIT.
     ///
     /// # Errors
     /// [`Refusal::BadSignature`].
