@@ -26,6 +26,7 @@ use crate::own_link::OwnLinkRecord;
 use crate::peers::Peers;
 use crate::proxy;
 use crate::serve::Serve;
+use crate::sparingly::Sparingly;
 use crate::status::{SessionReport, Sessions};
 use crate::trust_store::TrustStore;
 
@@ -320,11 +321,13 @@ fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
 
 /// Starts a thread for a connection of another router.
 fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
+    // Before anything is set up for it: a flood of connections costs no thread.
+    let Some(visit) = shared.serve.enter(from) else { return };
     let serving = shared.clone();
     let started = shared
         .live
         .add(socket)
-        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, from)));
+        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, visit)));
     if let Err(error) = started {
         log::warn!("{from}: no thread for a router: {error}");
     }
@@ -332,7 +335,8 @@ fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
 
 fn refuse(shared: &Shared, socket: &TcpStream, from: SocketAddr, refuse: Refuse) {
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    log::info!("{from}: {refuse}");
+    static LINES: Sparingly = Sparingly::new();
+    LINES.info(|| format!("{from}: {refuse}"));
     // It fits into the empty send buffer, so that the accepting thread never waits here; nor does it linger.
     let _ = answer::send(socket, &Trouble::Refused(refuse), false);
     let _ = net::read(socket, &mut [0; 2048]); // unread, the request would have the answer reset

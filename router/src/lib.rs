@@ -34,6 +34,7 @@ pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod signals;
+mod sparingly;
 pub mod status;
 pub mod trust_store;
 pub mod uci;

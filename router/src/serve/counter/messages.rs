@@ -2,6 +2,7 @@
 //! responsible for the bytes of chunks, nor for waiting ([`super`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bamqp_core::channel::{Callee, Incoming, Introduced, Reference, Refusal, Tally};
@@ -79,6 +80,9 @@ impl<'a> Counter<'a> {
                 self.sign(callee, to, |head| accept.write(head))
             }
             Err(No::Decline(decline)) => {
+                if let Some(count) = serve.declined.get(decline.reason.index()) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 log::debug!(
                     "router {}: session {} declined: {}",
                     self.visit.ip,
@@ -142,6 +146,8 @@ impl<'a> Counter<'a> {
         if !self.is_quiet() {
             return Ok(Handled::Later);
         }
+        self.serve.unknown.fetch_add(1, Ordering::Relaxed);
+        log::debug!("router {}: there is no session {session}", self.visit.ip);
         self.answer(|head| {
             Drop { session, reason: DropReason::UnknownSession, retry_after: 0 }.write_answer(head);
         })
