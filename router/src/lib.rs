@@ -27,6 +27,7 @@ pub mod live;
 pub mod net;
 pub mod origin;
 pub mod own_link;
+mod own_networks;
 pub mod pace;
 pub mod peers;
 pub mod proxy;
