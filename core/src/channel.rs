@@ -67,7 +67,8 @@ pub struct Tally {
 pub enum Refusal {
     /// It has no signature.
     Unsigned,
-    /// Its signature fields are malformed, or don't cover what they have to.
+    /// Its signature fields are malformed, or don't cover what they have to; or an INIT is not written plainly
+    /// ([`crate::ledger::evidence::is_plain`]).
     Coverage,
     /// It is signed in the name of a router that is not configured.
     UnknownKey,

@@ -17,6 +17,8 @@
 //! so nothing of it has to be interpreted. HELLO is not signed: what it says is only a hint until INIT was accepted.
 //!
 //! An INIT goes with two pairs of lines, in the order `init`, `mac`; RFC 8941 section 3.2 lets a dictionary have several.
+//! Of what else HTTP allows, nothing is accepted in it ([`crate::ledger::evidence::is_plain`]): the log's readers use other
+//! tools.
 //! Its `init` signature is verified by any library for RFC 9421 that has the coordinator's public key. Where libraries
 //! would differ about an `ed25519` signature it is refused ([`subgroup`]).
 

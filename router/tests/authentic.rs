@@ -124,6 +124,12 @@ fn an_init_of_others_for_others_or_of_yesterday_is_refused() {
     let mut line = bed.connect(A);
     line.hello().unwrap();
     refused(&bed, line, &text, Refusal::StaleChallenge);
+    // Written so that a reader of the log could not check it by hand, although every signature fits.
+    for (old, new) in [("POST", "\r\nPOST"), ("BAMQP-Size: ", "BAMQP-Size:"), ("init=(", "x=1, init=(")] {
+        let mut line = bed.connect(A);
+        let odd = init(&mut line, bed.key).replacen(old, new, 1);
+        refused(&bed, line, odd, Refusal::Coverage);
+    }
     // Without signatures.
     let (unsigned, _) = text.split_once("Signature").unwrap();
     refused(&bed, bed.connect(A), format!("{unsigned}\r\n"), Refusal::Unsigned);

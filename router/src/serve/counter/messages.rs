@@ -9,6 +9,7 @@ use bamqp_core::channel::{Callee, Incoming, Introduced, Reference, Refusal, Tall
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::forward::keeps_alive;
 use bamqp_core::http::request::Request;
+use bamqp_core::ledger::evidence::is_plain;
 use bamqp_core::message::chunk::{Chunk, ChunkDigest};
 use bamqp_core::message::drop::Drop;
 use bamqp_core::message::feedback::{self, Feedback, Verdict};
@@ -70,6 +71,10 @@ impl<'a> Counter<'a> {
             Ok(introduced) => introduced,
             Err(refusal) => return self.refuse(refusal),
         };
+        // Every signature fits, but the log's readers could say that they don't.
+        if !is_plain(head) {
+            return self.refuse(Refusal::Coverage);
+        }
         (self.challenge, self.errand, self.digest) = (None, None, None);
         let (callee, to) = (&introduced.callee, &introduced.request);
         match serve.begin(request, init, &introduced, head, self.visit.from) {
