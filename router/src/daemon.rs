@@ -23,6 +23,7 @@ use crate::live::{Live, STACK_BYTES};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
 use crate::own_link::OwnLinkRecord;
+use crate::own_networks;
 use crate::peers::Peers;
 use crate::proxy;
 use crate::serve::Serve;
@@ -299,7 +300,8 @@ fn admit(shared: &Arc<Shared>, side: Side, socket: TcpStream, from: SocketAddr) 
 /// Starts a thread for a client of the household; others and those above the limit are refused.
 fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
     let ip = from.ip().to_canonical();
-    if !shared.config.allow_client.iter().any(|range| range.contains(ip)) {
+    if !shared.config.allow_client.iter().any(|range| range.contains(ip)) || is_neighbour(&shared.config, ip)
+    {
         return refuse(shared, &socket, from, Refuse::Client);
     }
     if shared.clients.fetch_add(1, Ordering::Relaxed) >= u32::from(shared.config.max_clients) {
@@ -317,6 +319,19 @@ fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
     if let Err(error) = started {
         log::warn!("{from}: no thread for a client: {error}");
     }
+}
+
+/// Whether the address is of the network in which the neighbours' routers are, which is private, too. The owner may have
+/// other ideas, and says so by `allow_client`.
+fn is_neighbour(config: &Config, ip: core::net::IpAddr) -> bool {
+    let ips =
+        |addresses: &mut dyn Iterator<Item = SocketAddr>| addresses.map(|address| address.ip()).collect();
+    config.allow_client == Config::default().allow_client
+        && own_networks::has_only(
+            ip,
+            || ips(&mut config.peers.iter().map(|peer| peer.address).chain(config.peer_listen)),
+            || ips(&mut config.listen.iter().copied()),
+        )
 }
 
 /// Starts a thread for a connection of another router.
