@@ -20,7 +20,7 @@
 //! Of what else HTTP allows, nothing is accepted in it ([`crate::ledger::evidence::is_plain`]): the log's readers use other
 //! tools.
 //! Its `init` signature is verified by any library for RFC 9421 that has the coordinator's public key. Where libraries
-//! would differ about an `ed25519` signature it is refused ([`subgroup`]).
+//! would differ about an `ed25519` signature (RFC 8032 section 5.1.7) it is refused.
 
 mod base;
 mod sign;
