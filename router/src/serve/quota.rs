@@ -1,8 +1,8 @@
 //! How much of the log each coordinator may fill, so that none can push what was asked before out of it, and so how many
 //! INITs it may have worked for. Not responsible for what is written.
 //!
-//! A quarter of all that the log keeps at once, and all of it in a day: with the defaults some 100 sessions at once and 400 a
-//! day. Who answers for neighbours that ask for more gives the log more room (`log_size`, `log_files`).
+//! Half of all that the log keeps at once, and all of it in twelve hours: with the defaults some 200 sessions at once and 900
+//! a day. Who answers for neighbours that ask for more gives the log more room (`log_size`, `log_files`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use bamqp_core::message::Fingerprint;
 
 /// In which a coordinator may fill as much as the log keeps.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const DAY_MILLIS: u64 = DAY.as_millis() as u64;
+const PERIOD: Duration = Duration::from_secs(12 * 60 * 60);
+const PERIOD_MILLIS: u64 = PERIOD.as_millis() as u64;
 
-/// More than this is counted as this: a product with [`DAY_MILLIS`] has 64 bits.
+/// More than this is counted as this: a product with [`PERIOD_MILLIS`] has 64 bits.
 const MOST: u64 = 1 << 36;
 
 /// Parts of the log that a coordinator may fill at once.
-const AT_ONCE: u64 = 4;
+const AT_ONCE: u64 = 2;
 
 /// About how many bytes a session takes besides its INIT's head and URI: the rest of that entry and one with ranges.
 const REST_OF_SESSION: u64 = 1024;
@@ -69,30 +69,30 @@ impl Quota {
             shares.len() - 1
         });
         let Some(share) = shares.get_mut(place) else { return Ok(0) };
-        let time = now.saturating_duration_since(share.at).min(DAY);
+        let time = now.saturating_duration_since(share.at).min(PERIOD);
         let paid = self.in_time(time);
         share.filled = share.filled.saturating_sub(paid);
         // What is left of a byte is not lost, however often somebody asks.
-        share.at = if time == DAY { now } else { share.at + self.time_of(paid) };
+        share.at = if time == PERIOD { now } else { share.at + self.time_of(paid) };
         let excess = share.filled.saturating_add(bytes).saturating_sub(self.log / AT_ONCE);
         if excess == 0 || share.filled == 0 {
             share.filled = share.filled.saturating_add(bytes);
             return Ok(core::mem::take(&mut share.declined));
         }
         share.declined = share.declined.saturating_add(1);
-        let seconds = excess.min(share.filled).saturating_mul(DAY.as_secs()) / self.log + 1;
+        let seconds = excess.min(share.filled).saturating_mul(PERIOD.as_secs()) / self.log + 1;
         let retry_after = u32::try_from(seconds).unwrap_or(u32::MAX);
         Err(Exceeded { retry_after, is_first: share.declined == 1 })
     }
 
-    /// What is paid off in that time, a day at most.
+    /// What is paid off in that time, a period at most.
     fn in_time(&self, time: Duration) -> u64 {
-        self.log * (time.as_millis() as u64) / DAY_MILLIS
+        self.log * (time.as_millis() as u64) / PERIOD_MILLIS
     }
 
     /// In what time so much is paid off.
     fn time_of(&self, bytes: u64) -> Duration {
-        Duration::from_millis((bytes * DAY_MILLIS).div_ceil(self.log))
+        Duration::from_millis((bytes * PERIOD_MILLIS).div_ceil(self.log))
     }
 }
 
@@ -116,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_log_at_once_and_all_of_it_in_a_day() {
+    fn half_of_the_log_at_once_and_all_of_it_in_twelve_hours() {
         let (quota, start) = (Quota::new(1 << 20), Instant::now());
         let (taken, exceeded) = take_all(&quota, A, start);
-        assert_eq!((taken, exceeded.is_first), (128, true));
-        // What 2 KiB of a MiB are of a day.
-        assert_eq!(exceeded.retry_after, 24 * 60 * 60 / 512 + 1);
+        assert_eq!((taken, exceeded.is_first), (256, true));
+        // What 2 KiB of a MiB are of twelve hours.
+        assert_eq!(exceeded.retry_after, 12 * 60 * 60 / 512 + 1);
         assert!(!quota.take(A, 1024, start).unwrap_err().is_first, "told once");
         assert!(quota.take(B, 1024, start).is_ok(), "nobody else suffers for it");
         // A second earlier than it was told there is no room yet; the next one hears how many were declined.
@@ -129,15 +129,15 @@ mod tests {
         assert!(quota.take(A, 1024, until - Duration::from_secs(2)).is_err());
         assert_eq!(quota.take(A, 1024, until), Ok(3));
         assert!(quota.take(A, 1024, until).unwrap_err().is_first, "another time");
-        // One that asks all day long, often enough that each time hardly anything is paid off.
-        let mut in_a_day = 0;
-        for second in 1..=24 * 60 * 60 * 4 {
-            let now = until + Duration::from_millis(250 * second);
-            in_a_day += u32::from(quota.take(A, 1024, now).is_ok());
+        // One that asks all the time, often enough that each time hardly anything is paid off.
+        let mut in_twelve_hours = 0;
+        for quarter in 1..=12 * 60 * 60 * 4 {
+            let now = until + Duration::from_millis(250 * quarter);
+            in_twelve_hours += u32::from(quota.take(A, 1024, now).is_ok());
         }
-        assert!((510..=512).contains(&in_a_day), "{in_a_day}");
+        assert!((510..=512).contains(&in_twelve_hours), "{in_twelve_hours}");
         // After a rest, no more than at first.
-        assert_eq!(take_all(&quota, A, until + 9 * DAY).0, 128);
+        assert_eq!(take_all(&quota, A, until + 9 * PERIOD).0, 256);
     }
 
     #[test]
