@@ -109,7 +109,11 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         .faults
         .iter()
         .map(|fault| (fault.to_string(), happened.contains(fault) || street.done(fault) > 0))
-        .chain(repelled.iter().map(|(attack, tries)| (attack.to_string(), *tries > 0)));
+        .chain(
+            repelled
+                .iter()
+                .map(|(attack, tries)| (format!("{attack}, {tries} tries, each found out"), *tries > 0)),
+        );
     Ok(Report {
         seed,
         size: total,

@@ -351,7 +351,7 @@ fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
 fn refuse(shared: &Shared, socket: &TcpStream, from: SocketAddr, refuse: Refuse) {
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
     static LINES: Sparingly = Sparingly::new();
-    LINES.info(|| format!("{from}: {refuse}"));
+    LINES.info(module_path!(), || format!("{from}: {refuse}"));
     // It fits into the empty send buffer, so that the accepting thread never waits here; nor does it linger.
     let _ = answer::send(socket, &Trouble::Refused(refuse), false);
     let _ = net::read(socket, &mut [0; 2048]); // unread, the request would have the answer reset

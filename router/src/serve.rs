@@ -233,7 +233,9 @@ impl Serve {
         let standing = self.trust.standing(coordinator);
         if !standing.is_acceptable() {
             static LINES: Sparingly = Sparingly::new();
-            LINES.info(|| format!("session {} declined: router {coordinator} is {standing}", init.session));
+            LINES.info(module_path!(), || {
+                format!("session {} declined: router {coordinator} is {standing}", init.session)
+            });
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();

@@ -40,11 +40,11 @@ impl Sparingly {
         None
     }
 
-    /// Writes the line that `text` makes, if it may.
-    pub fn info(&self, text: impl FnOnce() -> String) {
+    /// Writes the line that `text` makes, if it may, in the name of the module `target`.
+    pub fn info(&self, target: &str, text: impl FnOnce() -> String) {
         match self.may_write(Instant::now()) {
-            Some(0) => log::info!("{}", text()),
-            Some(others) => log::info!("{} ({others} more like this were not shown)", text()),
+            Some(0) => log::info!(target: target, "{}", text()),
+            Some(others) => log::info!(target: target, "{} ({others} more like this were not shown)", text()),
             None => {}
         }
     }

@@ -146,7 +146,7 @@ impl<'a> Counter<'a> {
             return Ok(Handled::Later);
         }
         static LINES: Sparingly = Sparingly::new();
-        LINES.info(|| format!("router {}: refused: {refusal}", self.visit.ip));
+        LINES.info(module_path!(), || format!("router {}: refused: {refusal}", self.visit.ip));
         self.serve.keyring.count_refusal(refusal);
         self.closing = Some(End::Refused(refusal));
         self.answer(|head| {
