@@ -160,6 +160,8 @@ pub enum Refusal {
     OwnAddress,
     /// It is not on the public internet, and the owner did not allow its network.
     NotPublic,
+    /// It is in a network of the router's own, behind its firewall.
+    OwnNetwork,
     /// The owner did not allow this port.
     Port,
 }
@@ -169,6 +171,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::OwnAddress => "the address is the router's own",
             Refusal::NotPublic => "the address is not on the public internet (see allow_private)",
+            Refusal::OwnNetwork => "the address is in a network of the router's own (see allow_private)",
             Refusal::Port => "the port is not allowed (see fetch_ports and connect_ports)",
         })
     }

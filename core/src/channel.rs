@@ -67,7 +67,8 @@ pub struct Tally {
 pub enum Refusal {
     /// It has no signature.
     Unsigned,
-    /// Its signature fields are malformed, or don't cover what they have to.
+    /// Its signature fields are malformed, or don't cover what they have to; or an INIT is not written plainly
+    /// ([`crate::ledger::evidence::is_plain`]).
     Coverage,
     /// It is signed in the name of a router that is not configured.
     UnknownKey,
@@ -290,8 +291,8 @@ impl<'n> Introduced<'n> {
         Ok(Introduced { coordinator, callee: Callee { keys, me, coordinator: signer }, request })
     }
 
-    /// Whether the coordinator signed it, too: what it can't deny later. Costs one Ed25519 operation. `request` is the
-    /// same INIT.
+    /// Whether the coordinator signed it, too: what it can't deny later. Costs one Ed25519 operation, and about as
+    /// much again to make sure that everybody's software agrees. `request` is the same INIT.
     ///
     /// # Errors
     /// [`Refusal::BadSignature`].

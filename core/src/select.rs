@@ -24,6 +24,10 @@ pub const PROBATION_SHARE: u32 = 4;
 /// Help that makes a download faster by less than one part in so many is not worth a lane's memory and the risk.
 const WORTHWHILE: u64 = 64;
 
+/// Of what a peer only says that it brings, so many times the own link's rate count when others are weighed against it at
+/// most: nobody keeps all others out by promising everything.
+const BELIEVED: u64 = 8;
+
 /// How long the longest chunks take (DESIGN section 5, rule 2): a round trip of that length halves what a lane brings
 /// that is asked for one chunk at a time.
 const CHUNK_TIME: Span = Span::from_millis(100);
@@ -175,7 +179,7 @@ pub fn select(
         };
         tell(place, verdict);
         if verdict == Verdict::Asked {
-            total = total.saturating_add(candidate.rate);
+            total = total.saturating_add(candidate.believed(download));
             let _ = picked.push(place); // as much room as in `ranked`
         }
     }
@@ -189,6 +193,11 @@ impl Candidate {
         let near =
             reliable.saturating_mul(CHUNK_TIME.as_micros()) / (CHUNK_TIME + self.rtt).as_micros().max(1);
         (Reverse(near), self.losses, self.rtt)
+    }
+
+    /// What others are weighed against.
+    fn believed(&self, download: &Download) -> u64 {
+        if self.is_fresh { self.rate } else { self.rate.min(download.own_rate.saturating_mul(BELIEVED)) }
     }
 
     /// Whether its help is worth its cost beside lanes that bring `total` bytes per second together.

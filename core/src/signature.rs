@@ -17,11 +17,14 @@
 //! so nothing of it has to be interpreted. HELLO is not signed: what it says is only a hint until INIT was accepted.
 //!
 //! An INIT goes with two pairs of lines, in the order `init`, `mac`; RFC 8941 section 3.2 lets a dictionary have several.
-//! Its `init` signature is verified by any library for RFC 9421 that has the coordinator's public key. (Verification is
-//! the one with cofactor that RFC 8032 section 5.1.7 prefers.)
+//! Of what else HTTP allows, nothing is accepted in it ([`crate::ledger::evidence::is_plain`]): the log's readers use other
+//! tools.
+//! Its `init` signature is verified by any library for RFC 9421 that has the coordinator's public key. Where libraries
+//! would differ about an `ed25519` signature (RFC 8032 section 5.1.7) it is refused.
 
 mod base;
 mod sign;
+mod subgroup;
 mod terms;
 
 use core::fmt;
@@ -40,6 +43,7 @@ pub use self::base::is_signable;
 use self::base::{member, write_base};
 pub use self::sign::SignError;
 pub(crate) use self::sign::{sign_ed25519, sign_hmac};
+pub(crate) use self::subgroup::is_in_group;
 use self::terms::Terms;
 pub(crate) use self::terms::{Kind, parameter};
 
@@ -97,17 +101,21 @@ fn hmac(message: &Message<'_, '_>, input: &str, key: &[u8]) -> Result<Hmac<Sha25
     Ok(state)
 }
 
-/// Whether the `ed25519` signature `label` fits (RFC 9421 section 3.3.6). What it covers is not looked at.
+/// Whether the `ed25519` signature `label` fits (RFC 9421 section 3.3.6). What it covers is not looked at, nor whether
+/// the key is one that [`crate::channel::Identity::agree`] accepts.
 ///
 /// # Errors
 /// [`SignatureError`].
 pub fn verify_ed25519(message: &Message<'_, '_>, label: &str, key: &[u8; 32]) -> Result<(), SignatureError> {
-    let signature = Signature::new(message.signature(label)?);
+    let bytes: [u8; 64] = message.signature(label)?;
+    let signature = Signature::new(bytes);
     let input = message.input(label)?;
     let state = PublicKey::new(*key).verify_incremental(&signature);
     let mut state = state.map_err(|_| SignatureError::Mismatch)?;
     write_base(message, input, &mut |part| state.absorb(part))?;
-    state.verify().map_err(|_| SignatureError::Mismatch)
+    state.verify().map_err(|_| SignatureError::Mismatch)?;
+    let is_strict = bytes.first_chunk().is_some_and(is_in_group);
+    if is_strict { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
 /// Whether an INIT was signed by the coordinator that has this public key: with the head alone, as it stands in a log,
@@ -124,6 +132,9 @@ pub fn verify_init(head: &Request<'_>, coordinator: &[u8; 32]) -> Result<(), Sig
     let nonce = parameter(input, "nonce").and_then(|nonce| nonce.parse().ok());
     let challenge = nonce.ok_or(SignatureError::Parameter)?;
     check_terms(&message, Kind::Init(&challenge), Fingerprint::of(coordinator))?;
+    if !is_in_group(coordinator) {
+        return Err(SignatureError::Mismatch);
+    }
     verify_ed25519(&message, "init", coordinator)
 }
 

@@ -27,6 +27,8 @@ fn first_and_last_address_of_every_private_network_is_refused() {
         ("::ffff:0.0.0.0", "::ffff:255.255.255.255"),
         ("64:ff9b::", "64:ff9b::ffff:ffff"),
         ("64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff"),
+        ("100::", "100::ffff:ffff:ffff:ffff"),
+        ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
         ("2001::", "2001:0:ffff:ffff:ffff:ffff:ffff:ffff"),
         ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
         ("fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),

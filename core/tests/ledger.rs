@@ -6,6 +6,7 @@ use bamqp_core::ledger::evidence::{self, Mismatch};
 use bamqp_core::ledger::{BadEntry, Chain, Entry, Event, Hash, InitEvent, List, Text, Time};
 use bamqp_core::limits::{MAX_LEDGER_LINE_BYTES, MAX_PEER_HEAD_BYTES};
 use bamqp_core::message::{Fingerprint, SessionId};
+use bamqp_core::signature::verify_init;
 use proptest::prelude::*;
 
 /// Two lines whose hashes coreutils made: each is `printf '%s' "$text" | sha256sum` of the text before `\tsha256=`.
@@ -194,6 +195,44 @@ fn an_init_entry_tells_what_was_signed() {
         assert_eq!(check(&init(head.as_bytes())), Err(Mismatch::NotAnInit), "{head}");
     }
     assert_eq!(evidence::check(&good, owner(), &mut [0; 20]), Err(Mismatch::NotAnInit));
+}
+
+/// All of these are the same INIT to a parser of HTTP and its signature fits; but not to sed and grep.
+#[test]
+fn an_init_that_tools_could_read_differently_is_no_evidence() {
+    let target = "BAMQP-Target: http";
+    let (input, signature) = ("Signature-Input: init=", "Signature: init=");
+    assert!(evidence::is_plain(HEAD.as_bytes()));
+    let mut fit = 0;
+    for (old, new) in [
+        ("POST", "\r\nPOST"),
+        ("POST", "\nPOST"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        (target, "BAMQP-Target:http"),
+        (target, "BAMQP-Target:  http"),
+        (target, "BAMQP-Target: \thttp"),
+        ("a.example/f", "a.example/f "),
+        (input, "Signature-Input: x=1, init="),
+        (input, "Signature-Input: x=1\r\nSignature-Input: init="),
+        (input, "signature-input: init="),
+        (signature, "Signature: x=:AA==:, init="),
+        ("tag=\"bamqp\"\r\nSignature: init", "tag=\"bamqp\", x\r\nSignature: init"),
+    ] {
+        let odd = HEAD.replacen(old, new, 1);
+        assert_ne!(odd, HEAD, "{old}");
+        assert!(!evidence::is_plain(odd.as_bytes()), "{new:?}");
+        if let Ok(Some((request, _))) = Request::parse(odd.as_bytes())
+            && verify_init(&request, &init(HEAD.as_bytes()).key).is_ok()
+        {
+            fit += 1;
+            let found = evidence::check(&init(odd.as_bytes()), owner(), &mut [0; 4096]);
+            assert_eq!(found, Err(Mismatch::Form), "{new:?}");
+        }
+    }
+    assert!(fit >= 8, "{fit}");
+    // A name that is part of a pattern.
+    assert!(!evidence::is_plain(HEAD.replacen("Accept:", "Acc.pt:", 1).as_bytes()));
+    assert!(!evidence::is_plain(&HEAD.as_bytes()[..HEAD.len() - 2]));
 }
 
 /// Whatever byte of the head is altered, and whoever hashed the line again.

@@ -126,6 +126,17 @@ fn help_that_is_not_worth_its_cost_is_left_out_but_not_for_good() {
 }
 
 #[test]
+fn a_peer_that_promises_everything_keeps_nobody_out() {
+    let download = Download { own_rate: 2_000_000, rest: 64 << 20, draw: 0 };
+    let liar = peer(u64::MAX / 8);
+    let honest = Candidate { is_fresh: true, ..peer(1_000_000) };
+    assert_eq!(choose(&download, &[liar, honest, honest], 9).0, [0, 1, 2]);
+    // What was measured counts in full.
+    let fast = Candidate { is_fresh: true, ..peer(1_000_000_000) };
+    assert_eq!(choose(&download, &[fast, honest], 9).1[1], skipped(Skipped::TooSlow));
+}
+
+#[test]
 fn reasons_are_words() {
     let all = [
         Skipped::Down,

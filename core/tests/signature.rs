@@ -186,3 +186,24 @@ fn a_logged_init_that_was_changed_is_found_out() {
         assert_eq!(verify_init(&request(&changed), &coordinator()), Err(expected), "{old} -> {new}");
     }
 }
+
+/// The coordinator's signatures whose R has a part of order 2, 4 and 8, made from its seed by the equations of RFC 8032
+/// section 5.1.6 in Python. `ed25519-compact` alone accepts them and openssl does not: the coordinator could deny them.
+#[test]
+fn a_signature_that_openssl_would_refuse_is_refused() {
+    let good = INIT.split("Signature: init=").nth(1).unwrap().split("\r\n").next().unwrap();
+    for made in [
+        ":/q+dB7hozFJ4YwUxLDdlY8YisDhqENEF48FQGyjWX34+7JtI6sbNJrCnQ8jYrepIlLz9qmx/IWrSrLNc6uJ8Cw==:",
+        ":r26OY/hX2Qvxr7DSzYdToV7+0pZK3II8JPhQgiB+Bz5j2ar/eRcO5UY7EhOWBr4drtFM156wYKBgRXkF18v9CQ==:",
+        ":QKTPXGEdc3ovHG/MqE2cq/7YCYfxhqWmxX5im/8a8n8uEcDFbSJ2e0eVnXVvDD+OFGhKHaOZr3PvxLiinyOcBg==:",
+    ] {
+        let crafted = INIT.replace(good, made);
+        assert_ne!(crafted, INIT);
+        assert_eq!(verify_init(&request(&crafted), &coordinator()), Err(SignatureError::Mismatch));
+        let message = Message::Request(&request(&crafted));
+        assert_eq!(verify_ed25519(&message, "init", &coordinator()), Err(SignatureError::Mismatch));
+    }
+    // The same by the same program without such a part.
+    let plain = ":709i+EeXM62HnPrO08ianDndT8eV7y76HD6v5NcpoIEFEz6MA6snUST+XxZkTz665WUd0qP68Dnw8GfjBv6TAw==:";
+    assert_eq!(verify_init(&request(&INIT.replace(good, plain)), &coordinator()), Ok(()));
+}

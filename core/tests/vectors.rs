@@ -39,6 +39,14 @@ fn ed25519_of_rfc_8032_section_7_1() {
             "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac
              18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
         ),
+        (
+            "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
+            "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b589
+             09351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704",
+        ),
     ] {
         let pair = KeyPair::from_seed(Seed::new(array(seed)));
         assert_eq!(*pair.pk, array::<32>(public));
@@ -53,7 +61,17 @@ fn ed25519_of_rfc_8032_section_7_1() {
 
 #[test]
 fn hkdf_sha256_of_rfc_5869_appendix_a() {
+    let from =
+        |first: u8| (0..80).map(|byte| first + byte).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (ikm, salt, info) = (from(0), from(0x60), from(0xb0));
     for (ikm, salt, info, okm) in [
+        (
+            &ikm[..],
+            &salt[..],
+            &info[..],
+            "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09
+             da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87",
+        ),
         (
             "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
             "000102030405060708090a0b0c",
@@ -67,9 +85,9 @@ fn hkdf_sha256_of_rfc_5869_appendix_a() {
             "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
         ),
     ] {
-        let mut out = [0; 42];
+        let mut out = vec![0; hex(okm).len()];
         Hkdf::<Sha256>::new(Some(&hex(salt)), &hex(ikm)).expand(&hex(info), &mut out).unwrap();
-        assert_eq!(out.to_vec(), hex(okm));
+        assert_eq!(out, hex(okm));
     }
 }
 
@@ -109,12 +127,35 @@ fn x25519_of_rfc_7748_section_6_1() {
 
 #[test]
 fn x25519_of_rfc_7748_section_5_2() {
-    let scalar =
-        x25519::SecretKey::new(array("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"));
-    let point =
-        x25519::PublicKey::new(array("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c"));
-    let expected = array::<32>("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
-    assert_eq!(*point.dh(&scalar).unwrap(), expected);
+    for (scalar, point, expected) in [
+        (
+            "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+            "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+            "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+        ),
+        (
+            "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+            "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+            "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+        ),
+    ] {
+        let (scalar, point) = (x25519::SecretKey::new(array(scalar)), x25519::PublicKey::new(array(point)));
+        assert_eq!(*point.dh(&scalar).unwrap(), array::<32>(expected));
+    }
+    // The chain of that section, a thousand times.
+    let mut first = [0; 32];
+    first[0] = 9;
+    let (mut scalar, mut point) = (first, first);
+    for round in 1..=1000 {
+        let next = *x25519::PublicKey::new(point).dh(&x25519::SecretKey::new(scalar)).unwrap();
+        (point, scalar) = (scalar, next);
+        let expected = match round {
+            1 => "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079",
+            1000 => "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51",
+            _ => continue,
+        };
+        assert_eq!(scalar, array::<32>(expected));
+    }
 }
 
 #[test]
@@ -126,8 +167,19 @@ fn keys_that_would_give_anybody_the_secret_are_refused() {
     let mut minus_one = [0xff; 32];
     (minus_one[0], minus_one[31]) = (0xec, 0x7f);
     let no_point = array("0200000000000000000000000000000000000000000000000000000000000000");
-    for weak in [one, minus_one, [0; 32], no_point] {
+    // The y of `one` again, but not as RFC 8032 encodes it.
+    let mut one_again = [0xff; 32];
+    (one_again[0], one_again[31]) = (0xee, 0x7f);
+    // The key of the seed 0101…01 and a point of order 2, 4 and 8: openssl and we would differ about its signatures.
+    let with_small_parts = [
+        "63771c228bf60e6a02ad24d2c345a28d3598f640e26bede40c8b77fe4bf090a3",
+        "56b408aa732d2b51460ece91d25893af2340474699b8b8a4572b83df35545d3d",
+        "9ea3f11f5bd34f0cd7147fd0a436c088f624c6100c1df6a53c0a29e05d60cea0",
+    ]
+    .map(array);
+    for weak in [one, minus_one, [0; 32], no_point, one_again].into_iter().chain(with_small_parts) {
         assert_eq!(router.agree(&weak).err(), Some(WeakKey));
     }
+    assert!(Identity::from_seed([0; 32]).is_err(), "no key, and no panic");
     assert!(router.agree(Identity::from_seed([8; 32]).unwrap().public_key()).is_ok());
 }

@@ -77,6 +77,7 @@ fn measure(pairs: usize, rtt: u64) -> Result<(Vec<f64>, Vec<f64>), String> {
         size: SIZE,
         file: None,
         faults: Vec::new(),
+        attacks: Vec::new(),
         seed: None,
         window: None,
         json: false,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bamqp_core::time::Span;
 use pico_args::Arguments;
 
+use crate::attack::Attack;
 use crate::fault::{Fault, decimal, router_name};
 
 /// Most links of one run: the routers are named A to Z.
@@ -36,6 +37,9 @@ the file over the first link alone, then pooled over all of them, and compares. 
                     change:@T            the file changes at the origin
                     one-shot             the URL is good for one request
                     per-ip-limit:K       the origin serves K connections of an address
+                    replay:N             the INIT to peer N is sent again, to it and to others
+                    impersonate:N        somebody asks peer N in the coordinator's name
+                    forge-log:N          peer N's owner alters its log afterwards
                   N: 0 or A is the own link, 1 or B the first peer; T: 1.5s, 300ms; F: 0.1
   --seed N        number that the file's bytes and the keys follow from              [random]
   --json          the result as one JSON object on the last line
@@ -70,6 +74,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// What is to go wrong.
     pub faults: Vec<Fault>,
+    /// Who tries what it should not.
+    pub attacks: Vec<Attack>,
     /// What randomness follows from; `None`: something new each time.
     pub seed: Option<u64>,
     /// Bytes of the coordinator's window; `None`: the daemon's default.
@@ -89,6 +95,8 @@ impl Options {
 
         let faults: Vec<String> =
             args.values_from_str("--fault").map_err(|_| format!("--fault: expected {}", Fault::FORMS))?;
+        let (attacks, faults): (Vec<_>, Vec<_>) =
+            faults.into_iter().partition(|text| text.parse::<Attack>().is_ok());
         let mut value = |name: &'static str, expected: &str| {
             args.opt_value_from_str::<_, String>(name).map_err(|_| format!("{name}: {expected}"))
         };
@@ -132,21 +140,27 @@ impl Options {
             })
             .transpose()?;
         let seed = seed.map(|text| text.parse().map_err(|_| wrong("--seed", &text, SEED))).transpose()?;
+        let no_router = |text: &str, first: usize| {
+            let last = links.len() - 1;
+            let (from, to) = (router_name(first), router_name(last));
+            format!("--fault {text}: expected a router from {first} to {last} ({from} to {to})")
+        };
         let faults = faults
             .iter()
             .map(|text| {
-                let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
+                let fault: Fault = text.parse().map_err(|error| format!("{error}, {}", Attack::FORMS))?;
                 match fault.router() {
-                    Some(router) if router >= links.len() => Err(format!(
-                        "--fault {text}: expected a router from 0 to {} (A to {})",
-                        links.len() - 1,
-                        router_name(links.len() - 1)
-                    )),
+                    Some(router) if router >= links.len() => Err(no_router(text, 0)),
                     _ => Ok(fault),
                 }
             })
             .collect::<Result<_, _>>()?;
-        Ok(Options { links, size, file, faults, seed, window, json })
+        let attacks = attacks.iter().map(|text| {
+            let attack = text.parse::<Attack>().ok().filter(|attack| attack.router() < links.len());
+            attack.ok_or_else(|| no_router(text, 1))
+        });
+        let attacks = attacks.collect::<Result<_, _>>()?;
+        Ok(Options { links, size, file, faults, attacks, seed, window, json })
     }
 }
 

@@ -156,6 +156,11 @@ fn slow(text: &str) -> Option<Fault> {
     Some(Fault::Slow { router, at, factor })
 }
 
+/// The router that `2` or `C` means.
+pub(crate) fn router_number(text: &str) -> Option<usize> {
+    router(text)
+}
+
 /// `2` or `C`.
 fn router(text: &str) -> Option<usize> {
     match text.as_bytes() {

@@ -12,6 +12,7 @@
 
 pub mod answer;
 pub mod args;
+pub mod attack;
 pub mod client;
 pub mod fault;
 pub mod flow;

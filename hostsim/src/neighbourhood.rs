@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bamqp_core::channel::Refusal;
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::daemon::Daemon;
-use bamqp_router::keys::KeyPair;
+use bamqp_router::keys::{KeyPair, PublicKey};
 use bamqp_router::status::SessionReport;
 
 use crate::args::{LinkOptions, Options};
@@ -165,6 +166,42 @@ impl Neighbourhood {
             *place = Some(daemon);
         }
         Ok(())
+    }
+
+    /// How many routers there may be.
+    pub fn routers(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The public key of router `number`.
+    pub fn public_key(&self, number: usize) -> Option<PublicKey> {
+        self.keys.get(number).map(|key| *key.public())
+    }
+
+    /// Where router `number` listens for others.
+    pub fn peer_listener(&self, number: usize) -> SocketAddr {
+        SocketAddr::new(self.place.router(number), self.place.ports.peers)
+    }
+
+    /// The folder of router `number`'s log.
+    pub fn log_dir(&self, number: usize) -> PathBuf {
+        self.files.join(router_name(number))
+    }
+
+    /// Has router `number` write what waits for its log.
+    pub fn flush_log(&self, number: usize) {
+        if let Some(Some(daemon)) = self.daemons().get(number)
+            && let Some(ledger) = &daemon.shared().ledger
+        {
+            let _ = ledger.flush(); // what is missing then shows
+        }
+    }
+
+    /// How many messages router `number` has refused for this; 0 while it does not run.
+    pub fn refusals(&self, number: usize, refusal: Refusal) -> u32 {
+        let daemons = self.daemons();
+        let daemon = daemons.get(number).and_then(Option::as_ref);
+        daemon.map_or(0, |daemon| daemon.shared().keyring.report().refused(refusal))
     }
 
     /// Stops router `number`, if it runs.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer;
 use crate::args::{HELP, LinkOptions, MAX_SIZE, Options};
+use crate::attack;
 use crate::client::{self, Download, End};
 use crate::fault::{Fault, Injector, router_name};
 use crate::neighbourhood::{Neighbourhood, generate};
@@ -92,6 +93,7 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         let street = street.clone();
         Injector::start(&options.faults, move |fault| street.inject(fault))
     };
+    let attackers = attack::start(&street, &options.attacks);
     let pooled = progress::show(
         "pooled",
         total,
@@ -100,11 +102,18 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
     );
     let happened = injector.finish();
     let session = settled(&street);
+    let mut repelled = attackers.join().map_err(|_| "an attacker has failed")??;
+    repelled.extend(attack::finish(&street, &options.attacks)?);
 
     let faults = options
         .faults
         .iter()
-        .map(|fault| (fault.to_string(), happened.contains(fault) || street.done(fault) > 0));
+        .map(|fault| (fault.to_string(), happened.contains(fault) || street.done(fault) > 0))
+        .chain(
+            repelled
+                .iter()
+                .map(|(attack, tries)| (format!("{attack}, {tries} tries, each found out"), *tries > 0)),
+        );
     Ok(Report {
         seed,
         size: total,
@@ -114,7 +123,9 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         window_used: session.as_ref().map_or(0, |session| session.window_used),
         outcome: session.as_ref().map(|s| s.outcome.clone().unwrap_or_else(|| "still running".into())),
         faults: faults.collect(),
-        faults_injected: happened.len() as u64 + street.origin().misbehaved(),
+        faults_injected: happened.len() as u64
+            + street.origin().misbehaved()
+            + repelled.iter().map(|(_, tries)| tries).sum::<u64>(),
         lanes: session.map_or_else(Vec::new, |session| lanes(&session)),
     })
 }
@@ -128,7 +139,8 @@ fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
     };
     let links: Vec<String> = options.links.iter().enumerate().map(link).collect();
     eprintln!("{} over {} (seed {seed}, {})", size(total), links.join(", "), street.network());
-    let faults: Vec<String> = options.faults.iter().map(Fault::to_string).collect();
+    let faults = options.faults.iter().map(Fault::to_string);
+    let faults: Vec<String> = faults.chain(options.attacks.iter().map(|attack| attack.to_string())).collect();
     if !faults.is_empty() {
         eprintln!("faults: {}", faults.join(" "));
     }

@@ -62,3 +62,18 @@ fn a_file_of_ones_own() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8(missing.stderr).unwrap().starts_with("hostsim: --file /nowhere/at/all: "));
 }
+
+#[test]
+fn attacks_come_to_nothing_and_the_bytes_are_right() {
+    let line = "--links 40,40,40 --rtt 2 --size 3000001 --fault replay:1 --fault impersonate:C --fault forge-log:1 --json";
+    let (output, text) = hostsim(line);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}{errors}");
+    assert_eq!(text.matches("SHA-256 right").count(), 2, "{text}");
+    assert_eq!(value(text.lines().last().unwrap(), "faults_injected"), "8", "{text}");
+    let (output, _) = hostsim("--links 40,40 --fault replay:0");
+    assert_eq!(output.status.code(), Some(2));
+    let (output, _) = hostsim("--links 40,40 --fault forge-log:C");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("expected a router from 1 to 1 (B to B)"), "{error}");
+}

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for the client to close after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// And how many bytes it may send meanwhile that nobody wants.
+const LINGER_BYTES: usize = 8 << 20;
+
 /// Why the proxy answers instead of the origin.
 #[derive(Debug)]
 pub enum Trouble {
@@ -105,13 +108,13 @@ pub fn send(client: &TcpStream, trouble: &Trouble, head_only: bool) -> io::Resul
 /// the connection would be reset and the client might lose the answer (RFC 9112 section 9.6).
 pub fn linger(client: &TcpStream) {
     let deadline = Instant::now() + LINGER;
-    let mut waste = [0; 2048];
+    let (mut waste, mut left) = ([0; 2048], LINGER_BYTES);
     if client.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    while Instant::now() < deadline {
+    while left > 0 && Instant::now() < deadline {
         match net::read(client, &mut waste) {
-            Ok(Moved::Bytes(_)) => {}
+            Ok(Moved::Bytes(bytes)) => left = left.saturating_sub(bytes),
             Ok(Moved::WouldBlock) if net::await_readable(client, deadline).is_ok() => {}
             _ => return,
         }

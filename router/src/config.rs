@@ -48,7 +48,7 @@ pub struct Config {
     pub min_size: u64,
     /// Ranges that may be fetched from although they are not public: labs only. Default: none.
     pub allow_private: Vec<Network>,
-    /// Who may use the proxy. Default: [`LAN`].
+    /// Who may use the proxy. Default: [`LAN`], without the network of the neighbours' routers.
     pub allow_client: Vec<Network>,
     /// Ports of origins that this router fetches from for peers. Default: 80 and 443.
     pub fetch_ports: Vec<u16>,

@@ -24,9 +24,11 @@ use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::origin::Gate;
 use crate::origin_memory::OriginMemory;
 use crate::own_link::OwnLinkRecord;
+use crate::own_networks;
 use crate::peers::Peers;
 use crate::proxy;
 use crate::serve::Serve;
+use crate::sparingly::Sparingly;
 use crate::status::{SessionReport, Sessions};
 use crate::trust_store::TrustStore;
 
@@ -302,7 +304,8 @@ fn admit(shared: &Arc<Shared>, side: Side, socket: TcpStream, from: SocketAddr) 
 /// Starts a thread for a client of the household; others and those above the limit are refused.
 fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
     let ip = from.ip().to_canonical();
-    if !shared.config.allow_client.iter().any(|range| range.contains(ip)) {
+    if !shared.config.allow_client.iter().any(|range| range.contains(ip)) || is_neighbour(&shared.config, ip)
+    {
         return refuse(shared, &socket, from, Refuse::Client);
     }
     if shared.clients.fetch_add(1, Ordering::Relaxed) >= u32::from(shared.config.max_clients) {
@@ -322,13 +325,28 @@ fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
     }
 }
 
+/// Whether the address is of the network in which the neighbours' routers are, which is private, too. The owner may have
+/// other ideas, and says so by `allow_client`.
+fn is_neighbour(config: &Config, ip: core::net::IpAddr) -> bool {
+    let ips =
+        |addresses: &mut dyn Iterator<Item = SocketAddr>| addresses.map(|address| address.ip()).collect();
+    config.allow_client == Config::default().allow_client
+        && own_networks::has_only(
+            ip,
+            || ips(&mut config.peers.iter().map(|peer| peer.address).chain(config.peer_listen)),
+            || ips(&mut config.listen.iter().copied()),
+        )
+}
+
 /// Starts a thread for a connection of another router.
 fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
+    // Before anything is set up for it: a flood of connections costs no thread.
+    let Some(visit) = shared.serve.enter(from) else { return };
     let serving = shared.clone();
     let started = shared
         .live
         .add(socket)
-        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, from)));
+        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, visit)));
     if let Err(error) = started {
         log::warn!("{from}: no thread for a router: {error}");
     }
@@ -336,7 +354,8 @@ fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
 
 fn refuse(shared: &Shared, socket: &TcpStream, from: SocketAddr, refuse: Refuse) {
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    log::info!("{from}: {refuse}");
+    static LINES: Sparingly = Sparingly::new();
+    LINES.info(module_path!(), || format!("{from}: {refuse}"));
     // It fits into the empty send buffer, so that the accepting thread never waits here; nor does it linger.
     let _ = answer::send(socket, &Trouble::Refused(refuse), false);
     let _ = net::read(socket, &mut [0; 2048]); // unread, the request would have the answer reset

@@ -32,7 +32,7 @@ impl fmt::Debug for KeyPair {
 }
 
 impl KeyPair {
-    /// The pair that belongs to a secret seed.
+    /// The pair that belongs to a secret seed, which is not all zeros.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let public = *ed25519_compact::KeyPair::from_seed(Seed::new(seed)).pk;
         Self { seed, public }
@@ -96,8 +96,8 @@ impl KeyPair {
         }
         let mut text = String::new();
         file.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(failed)?;
-        let seed = base64_decode(text.trim_end()).ok_or_else(|| KeyError::NotAKey(path.to_path_buf()))?;
-        Ok(Self::from_seed(seed))
+        let seed = base64_decode(text.trim_end()).filter(|seed| *seed != [0; 32]);
+        Ok(Self::from_seed(seed.ok_or_else(|| KeyError::NotAKey(path.to_path_buf()))?))
     }
 
     /// Reads the key file, or makes it if there is none yet: keys are made on the device, at first start.
@@ -261,9 +261,11 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert!(matches!(KeyPair::load_or_create(&path), Err(KeyError::Permissions(_, m)) if m == mode));
         }
-        std::fs::write(&path, "nonsense").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(matches!(KeyPair::load_or_create(&path), Err(KeyError::NotAKey(_))));
+        for text in ["", "nonsense", &base64_encode(&[0; 32])] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(KeyPair::load_or_create(&path), Err(KeyError::NotAKey(_))), "{text}");
+        }
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bamqp_core::ledger::{Entry, Event, InitEvent, Text, Time};
 use bamqp_core::message::SessionId;
-use bamqp_router::keys::{base64_encode, fingerprint_of};
+use bamqp_router::keys::{base64_decode, base64_encode, fingerprint_of};
 use bamqp_router::ledger_check::{self, Report};
 
 use crate::{Failure, failed};
@@ -123,7 +123,12 @@ impl Filter {
                 self.sessions.get(session).copied().unwrap_or(is_any)
             }
             Event::Session { uri, peers, .. } => {
-                let is_peer = |peer: &String| peers.iter().any(|(key, _)| key.to_string().starts_with(peer));
+                // They are there by fingerprint.
+                let is_peer = |peer: &String| {
+                    let wanted = base64_decode(peer).map(|key| fingerprint_of(&key).to_string());
+                    let wanted = wanted.as_ref().unwrap_or(peer);
+                    peers.iter().any(|(key, _)| key.to_string().starts_with(wanted))
+                };
                 self.peer.as_ref().is_none_or(is_peer) && self.is_url(*uri)
             }
         };

@@ -14,6 +14,7 @@ use heapless::Vec;
 use crate::config::Config;
 use crate::live::Live;
 use crate::net;
+use crate::own_networks;
 
 /// Most addresses of one name that are looked at.
 pub const MAX_ADDRESSES: usize = 8;
@@ -108,6 +109,12 @@ impl Gate {
     /// Why not.
     pub fn check_public(&self, address: SocketAddr) -> Result<(), Refusal> {
         self.check(address)?;
+        if let IpAddr::V6(ip) = address.ip()
+            && own_networks::have(ip)
+            && !self.is_lab(address.ip())
+        {
+            return Err(Refusal::OwnNetwork);
+        }
         let reach = Reach { own: &[], private: &self.allow_private, ports: &self.fetch_ports };
         reach.check(address.ip(), address.port())
     }
@@ -265,6 +272,11 @@ mod tests {
         assert_eq!(why("10.8.0.1", 80), Some(Refusal::NotPublic));
         assert_eq!(why("10.9.0.1", 443), None);
         assert_eq!(why("127.0.0.1", 80), Some(Refusal::OwnAddress));
+        // What every host with IPv6 on a cable is attached to.
+        let attached = "fe80::abcd:1";
+        if own_networks::have(attached.parse().unwrap()) {
+            assert_eq!(why(attached, 80), Some(Refusal::OwnNetwork));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod counter;
 mod desk;
 mod doors;
 mod errand;
+mod quota;
 mod sessions;
 
 use core::net::{IpAddr, SocketAddr};
@@ -31,6 +32,7 @@ use bamqp_core::time::Span;
 use self::desk::Desk;
 use self::doors::Doors;
 use self::errand::Way;
+use self::quota::{Exceeded, Quota};
 use self::sessions::{Session, Sessions};
 use crate::config::Config;
 use crate::fetch::File;
@@ -39,10 +41,11 @@ use crate::ledger_file::{AppendError, InitRecord, Ledger};
 use crate::live::Live;
 use crate::net;
 use crate::origin::{Gate, OriginError};
+use crate::sparingly::Sparingly;
 use crate::trust_store::TrustStore;
 
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
-pub use self::doors::MAX_STRANGERS;
+pub use self::doors::{MAX_STRANGERS, Visit};
 pub use self::sessions::SILENCE;
 
 /// What ACCEPT promises to hold while the coordinator does not read: the send buffer towards it, in bytes. There is
@@ -63,14 +66,17 @@ pub struct Serve {
     bandwidth: u64,
     gate: Arc<Gate>,
     live: Arc<Live>,
-    doors: Doors,
+    doors: Arc<Doors>,
     trust: Arc<TrustStore>,
     /// Without one nothing is fetched.
     ledger: Option<Arc<Ledger>>,
     sessions: Sessions,
+    quota: Quota,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
     round_trip: AtomicU32,
     malformed: AtomicU32,
+    unknown: AtomicU32,
+    declined: [AtomicU32; DeclineReason::ALL.len()],
     turned_away: AtomicU32,
     copied: AtomicU32,
 }
@@ -90,11 +96,22 @@ pub struct Report {
     pub sessions: usize,
     /// Requests that were no message, since the start; wraps around.
     pub malformed: u32,
+    /// Requests in sessions that there are none of (any more), since the start; wraps around.
+    pub unknown: u32,
+    /// INITs that were declined, by [`DeclineReason::index`], since the start; each wraps around.
+    pub declined: [u32; DeclineReason::ALL.len()],
     /// Connections that were closed at once because there were too many, since the start; wraps around.
     pub turned_away: u32,
     /// Payload bytes of one chunk that were copied in user space, at most: those that came with the head of the
     /// origin's answer. All others went through the one buffer in which they are hashed.
     pub copied: u32,
+}
+
+impl Report {
+    /// How many INITs were declined for this reason.
+    pub fn declined(&self, reason: DeclineReason) -> u32 {
+        self.declined.get(reason.index()).copied().unwrap_or(0)
+    }
 }
 
 impl Serve {
@@ -117,23 +134,33 @@ impl Serve {
             bandwidth: config.bandwidth,
             gate,
             live,
-            doors: Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2)),
+            doors: Arc::new(Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2))),
             trust,
             ledger,
             sessions: Sessions::new(most.into()),
+            quota: Quota::new(config.log_size.saturating_mul(config.log_files.into())),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
+            unknown: AtomicU32::new(0),
+            declined: Default::default(),
             turned_away: AtomicU32::new(0),
             copied: AtomicU32::new(0),
         }
     }
 
-    /// Serves one connection until its end; `socket` is in view of the same [`Live`]. Runs in a thread of its own.
-    pub fn connection(&self, socket: Arc<TcpStream>, from: SocketAddr) {
-        let Some(visit) = self.doors.enter(from) else {
+    /// Lets a connection in, or turns it away if there are too many from there. Costs little: nothing is allocated for
+    /// those who are turned away.
+    pub fn enter(&self, from: SocketAddr) -> Option<Visit> {
+        let visit = self.doors.enter(from);
+        if visit.is_none() {
             self.turned_away.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
+        }
+        visit
+    }
+
+    /// Serves one connection until its end; `socket` is in view of the same [`Live`]. Runs in a thread of its own.
+    pub fn connection(&self, socket: Arc<TcpStream>, visit: Visit) {
+        let from = visit.from;
         let prepared = socket
             .set_nonblocking(true)
             .and_then(|()| socket.set_nodelay(true))
@@ -150,6 +177,8 @@ impl Serve {
         Report {
             sessions: self.sessions.count(Instant::now()),
             malformed: self.malformed.load(Ordering::Relaxed),
+            unknown: self.unknown.load(Ordering::Relaxed),
+            declined: self.declined.each_ref().map(|count| count.load(Ordering::Relaxed)),
             turned_away: self.turned_away.load(Ordering::Relaxed),
             copied: self.copied.load(Ordering::Relaxed),
         }
@@ -203,7 +232,10 @@ impl Serve {
         // Not for those whom we do not trust (DESIGN section 7).
         let standing = self.trust.standing(coordinator);
         if !standing.is_acceptable() {
-            log::info!("session {} declined: router {coordinator} is {standing}", init.session);
+            static LINES: Sparingly = Sparingly::new();
+            LINES.info(module_path!(), || {
+                format!("session {} declined: router {coordinator} is {standing}", init.session)
+            });
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
@@ -213,6 +245,20 @@ impl Serve {
         }
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
+        }
+        match self.quota.take(coordinator, head.len() + init.target.len(), now) {
+            Ok(0) => {}
+            Ok(before) => {
+                log::info!("router {coordinator}: {before} INITs were more than its share of the log")
+            }
+            Err(Exceeded { retry_after, is_first }) => {
+                if is_first {
+                    log::warn!(
+                        "router {coordinator} fills the log: its INITs are declined for {retry_after} s (see log_size)"
+                    );
+                }
+                return Err(declined(DeclineReason::Quota, retry_after));
+            }
         }
         let mut tally = Tally::default();
         let verified = introduced.verify_signature(request, &mut tally);

@@ -215,7 +215,13 @@ impl TrustStore {
         let now = self.now();
         let mut inner = self.lock();
         let Some(peer) = inner.of(key) else { return false };
-        log::info!("router {by} says that peer {} lied: it is checked more closely for 12 hours", peer.name);
+        // Not each time: a coordinator may say so as often as it likes.
+        if peer.saved.record.alert(now).is_none_or(|alert| alert.by != Some(by)) {
+            log::info!(
+                "router {by} says that peer {} lied: it is checked more closely for 12 hours",
+                peer.name
+            );
+        }
         peer.saved.record.accuse(now, by);
         inner.has_changed = true;
         true

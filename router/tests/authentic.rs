@@ -15,7 +15,11 @@ use std::time::{Duration, Instant};
 
 use bamqp_core::channel::{Identity, Outgoing, Refusal};
 use bamqp_core::http::validator::Validator;
+use bamqp_core::http::write::HeadWriter;
 use bamqp_core::message::chunk::Chunk;
+use bamqp_core::message::drop::Drop;
+use bamqp_core::message::feedback::{Feedback, Part, Verdict};
+use bamqp_core::message::reason::DropReason;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, OwnLink};
 use bamqp_router::config::{Config, Peer};
@@ -120,6 +124,12 @@ fn an_init_of_others_for_others_or_of_yesterday_is_refused() {
     let mut line = bed.connect(A);
     line.hello().unwrap();
     refused(&bed, line, &text, Refusal::StaleChallenge);
+    // Written so that a reader of the log could not check it by hand, although every signature fits.
+    for (old, new) in [("POST", "\r\nPOST"), ("BAMQP-Size: ", "BAMQP-Size:"), ("init=(", "x=1, init=(")] {
+        let mut line = bed.connect(A);
+        let odd = init(&mut line, bed.key).replacen(old, new, 1);
+        refused(&bed, line, odd, Refusal::Coverage);
+    }
     // Without signatures.
     let (unsigned, _) = text.split_once("Signature").unwrap();
     refused(&bed, bed.connect(A), format!("{unsigned}\r\n"), Refusal::Unsigned);
@@ -137,7 +147,7 @@ fn chunks_that_are_replayed_reordered_or_somebody_elses_are_refused() {
     let mut link = caller.first_link();
     let chunk = |link: &mut Outgoing| {
         let mut buffer = [0; 4096];
-        let mut head = bamqp_core::http::write::HeadWriter::new(&mut buffer);
+        let mut head = HeadWriter::new(&mut buffer);
         Chunk { session: id(1), range: 0..100 }.write(&mut head, &"peer");
         let (length, _) = caller.seal(head, link).unwrap();
         buffer[..length].to_vec()
@@ -227,6 +237,10 @@ impl Coordinator {
     }
 
     fn with(address: SocketAddr, public_key: [u8; 32], origin: &Origin) -> Coordinator {
+        Coordinator::for_uri(address, public_key, origin.uri())
+    }
+
+    fn for_uri(address: SocketAddr, public_key: [u8; 32], uri: String) -> Coordinator {
         let config = Config {
             peer_listen: Some(SocketAddr::new(A.parse().unwrap(), 7733)),
             peers: vec![Peer { name: "b".into(), address, public_key }],
@@ -235,7 +249,7 @@ impl Coordinator {
         };
         let keyring = Arc::new(Keyring::new(&KeyPair::from_seed(seed_of(A)), &config.peers).unwrap());
         let file = File {
-            uri: origin.uri(),
+            uri,
             total: TOTAL,
             validator: Validator::entity_tag(b"\"v\"").unwrap(),
             user_agent: Some(b"caf\xe9".as_slice().into()), // not ASCII: it is left out
@@ -332,6 +346,118 @@ fn an_answer_that_is_changed_on_the_way_is_refused() {
         assert_eq!(coordinator.fetch(100_000, false), Err(Fault::Unauthentic), "{old} -> {new}");
         assert_eq!(coordinator.keyring.report().refused(expected), 1, "{old} -> {new}");
     }
+}
+
+#[test]
+fn a_decline_a_drop_and_a_summary_that_are_changed_on_the_way_are_refused() {
+    let (_, bed) = start();
+    let refused = || "http://10.1.2.3/f".to_owned();
+    for (old, new) in [
+        ("BAMQP-Reason: refused-target", "BAMQP-Reason: refused-targer"),
+        ("Retry-After: 0", "Retry-After: 9"),
+        ("403 Declined", "503 Declined"),
+    ] {
+        let between = Between::start(bed.address, move |came, _| replace(came, old, new));
+        let coordinator =
+            Coordinator::for_uri(between.address, *KeyPair::from_seed(SEED).public(), refused());
+        assert_eq!(coordinator.fetch(100, false), Err(Fault::Unauthentic), "{old} -> {new}");
+        assert_eq!(coordinator.keyring.report().refused(Refusal::BadMac), 1);
+    }
+    let direct = Coordinator::for_uri(bed.address, *KeyPair::from_seed(SEED).public(), refused());
+    assert_eq!(direct.fetch(100, false), Err(Fault::Declined), "what is told by nobody else");
+
+    let refusing =
+        Origin::start(TOTAL, |_, _| Reply::Raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into()));
+    let bed = Bed::start(&[refusing.address.port()]);
+    for (old, new) in [
+        ("BAMQP-Reason: origin-status-403", "BAMQP-Reason: origin-status-404"),
+        ("Retry-After: 0", "Retry-After: 9"),
+        ("BAMQP-Session: 01", "BAMQP-Session: 02"),
+        ("503 Dropped", "206 Dropped"),
+    ] {
+        let between = Between::start(bed.address, move |came, _| replace(came, old, new));
+        let coordinator = Coordinator::of(between.address, &refusing);
+        assert_eq!(coordinator.fetch(100, false), Err(Fault::Unauthentic), "{old} -> {new}");
+        assert_eq!(coordinator.keyring.report().refused(Refusal::BadMac), 1);
+    }
+    assert_eq!(Coordinator::of(bed.address, &refusing).fetch(100, false), Err(Fault::Status(403)));
+
+    let (origin, bed) = start();
+    for (old, new) in [
+        ("BAMQP-Bytes: 110", "BAMQP-Bytes: 990"),
+        ("BAMQP-Served: bytes=0-109", "BAMQP-Served: bytes=0-209"),
+        ("BAMQP-Previous-Digest: sha-256=:", "BAMQP-Previous-Digest: sha-257=:"),
+    ] {
+        // The digest comes with the second chunk, too: only what comes with the summary is changed.
+        let change = move |came: &mut Vec<u8>, _| {
+            if came.windows(11).any(|window| window == b"BAMQP-Bytes") {
+                replace(came, old, new);
+            }
+        };
+        let between = Between::start(bed.address, change);
+        let coordinator = Coordinator::of(between.address, &origin);
+        assert!(coordinator.fetch(100, false).is_ok());
+        assert_eq!(coordinator.keyring.report().refused(Refusal::BadMac), 1, "{old} -> {new}");
+    }
+}
+
+/// Each field of each request of a session, one letter of it changed: by somebody between the two routers, or by one who
+/// has recorded it.
+#[test]
+fn whatever_is_changed_in_a_request_of_a_session_is_refused_and_costs_it_nothing() {
+    let (origin, bed) = start();
+    let mut line = bed.connect(A);
+    let (text, caller, _) = line.signed_init(bed.key, id(1), &origin.uri(), TOTAL);
+    line.send_raw(text.as_bytes());
+    assert_eq!(line.head().unwrap().status(), 200);
+    let (accused, mut spare) = (bed.connect(B).me.fingerprint(), caller.next_link());
+    let mut sealed = |write: &dyn Fn(&mut HeadWriter<'_>)| {
+        let mut buffer = [0; 4096];
+        let mut head = HeadWriter::new(&mut buffer);
+        write(&mut head);
+        let (length, _) = caller.seal(head, &mut spare).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let part = Part { router: accused, verdict: Verdict::Lie, bytes: 7, timeouts: 7 };
+    let feedback = Feedback { session: id(1), parts: [part].into_iter().collect() };
+    let drop = Drop { session: id(1), reason: DropReason::Done, retry_after: 7 };
+    let chunk = Chunk { session: id(1), range: 0..100 };
+    let messages = [
+        sealed(&|head| chunk.write(head, &"peer")),
+        sealed(&|head| feedback.write(head, &"peer")),
+        sealed(&|head| drop.write_request(head, &"peer")),
+    ];
+    let mut counts = (0, 0);
+    for message in &messages {
+        let lines: Vec<&str> = message.trim_end().split("\r\n").collect();
+        for place in 0..lines.len() {
+            // The last letter or digit becomes another; that of the path, since the version is nobody's.
+            let covered = lines[place].trim_end_matches(" HTTP/1.1");
+            let at = covered.rfind(|c: char| c.is_ascii_alphanumeric()).unwrap();
+            let mut changed = lines[place].as_bytes().to_vec();
+            changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
+            let changed = String::from_utf8(changed).unwrap();
+            let all = [&lines[..place], &[&changed], &lines[place + 1..]].concat().join("\r\n") + "\r\n\r\n";
+            let mut line = bed.connect(A);
+            line.send_raw(all.as_bytes());
+            let head = line.head().unwrap();
+            let reason = head.with(|response| response.fields.text("BAMQP-Reason").map(str::to_owned));
+            match (head.status(), reason) {
+                (403, Some(_)) => counts.0 += 1,
+                // No such message, or no message; or of no session.
+                (400 | 404, None) => counts.1 += 1,
+                (503, Some(reason)) if reason == "unknown-session" => {}
+                other => panic!("{other:?} to\n{all}"),
+            }
+        }
+    }
+    assert!(counts.0 >= 12, "{counts:?}");
+    let report = bed.keyring.report();
+    assert_eq!(report.refused.iter().sum::<u32>(), counts.0, "each is counted with its reason");
+    assert_eq!(bed.serve.report().malformed, counts.1);
+    assert!(bed.trust.views().iter().all(|view| view.alert.is_none()), "nobody was accused");
+    assert_eq!(bed.serve.report().sessions, 1, "nobody ended it");
+    assert_eq!(origin.requests(), []);
 }
 
 #[test]

@@ -140,13 +140,14 @@ fn start_nginx(folder: &Path, net: &str) -> Child {
     let config = format!(
         r#"daemon off; master_process off; pid {at}/pid; error_log {at}/error.log; events {{ }}
 http {{
+  log_format told '$remote_addr|$http_referer|$http_x_token|$http_accept_language|$http_user_agent|$http_accept';
   access_log off; sendfile on; default_type application/octet-stream; keepalive_requests 20;
   client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
   server {{
     listen {net}.9.9:8080;
     listen {net}.9.9:8443 ssl; ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem;
     location /plain/   {{ alias {at}/www/; }}
-    location /paced/   {{ alias {at}/www/; limit_rate 2m; }}
+    location /paced/   {{ alias {at}/www/; limit_rate 2m; access_log {at}/told.log told; }}
     location /noranges/ {{ alias {at}/www/; max_ranges 0; }}
     location /weak/    {{ alias {at}/www/; etag off; add_header Last-Modified ""; add_header ETag 'W/"abc"'; }}
     location /chunked/ {{ alias {at}/www/; ssi on; ssi_types *; }}
@@ -247,6 +248,31 @@ fn a_client_with_long_fields_costs_no_neighbour_its_name() {
     let agent = "x".repeat(3860);
     assert!(n.download("paced", "out", &["-A", &agent]).unwrap() == n.file, "wrong bytes");
     assert_pooled(&n.ended(1)[0]);
+}
+
+#[test]
+fn neighbours_get_to_know_what_they_fetch_and_nothing_else_of_the_client() {
+    let mut n = Neighbourhood::start();
+    let secrets = ["-H", "X-Token: secret-1", "-H", "Accept-Language: secret-2", "-e", "http://secret-3/"];
+    let told = ["-A", "agent/1", "-H", "Accept: text/told"];
+    assert!(
+        n.download("paced", "out", &[secrets.as_slice(), &told].concat()).unwrap() == n.file,
+        "wrong bytes"
+    );
+    assert_pooled(&n.ended(1)[0]);
+    n.daemons.clear();
+    let from = |i: u8| format!("{}.{i}.1|", n.net);
+    let log = fs::read_to_string(n.folder.join("told.log")).unwrap();
+    let whole = format!("{}http://secret-3/|secret-1|secret-2|agent/1|text/told", from(1));
+    assert!(log.lines().any(|line| line == whole), "the origin gets all from A: {log}");
+    for i in [2, 3] {
+        let mut lines = log.lines().filter(|line| line.starts_with(&from(i))).peekable();
+        assert!(lines.peek().is_some(), "R{i} fetched nothing: {log}");
+        assert!(lines.all(|line| line == format!("{}-|-|-|agent/1|text/told", from(i))), "{log}");
+        // The log has all of what it was sent.
+        let text = fs::read_to_string(&ledger(&n.folder, i)[0]).unwrap();
+        assert!(text.contains("Accept: text/told") && !text.contains("secret"), "{text}");
+    }
 }
 
 #[test]

@@ -109,6 +109,38 @@ fn status_tells_of_the_router() {
     assert_eq!(json["router"]["peers"], 2);
     assert_eq!(json["router"]["own_link_bytes_per_s"], Value::Null);
     assert_eq!(json["sessions"], Value::Array(vec![]));
+    assert_eq!(json["refused_messages"], Value::Array(vec![]));
+}
+
+#[test]
+fn status_tells_what_routers_sent_that_was_not_done() {
+    let bed = Bed::start("refused", 6);
+    for (request, reason) in [
+        (
+            "GET /CHUNK HTTP/1.1\r\nBAMQP-Session: 01010101010101010101010101010101\r\nRange: bytes=0-9\r\n\r\n",
+            "unknown-session",
+        ),
+        (
+            "POST /INIT HTTP/1.1\r\nBAMQP-Session: 01010101010101010101010101010101\r\nBAMQP-Target: http://a/\r\nBAMQP-Size: 9\r\n\
+             ETag: \"v\"\r\nBAMQP-Hops: 0\r\nBAMQP-Recipient: 01010101010101010101010101010101\r\n\r\n",
+            "unsigned",
+        ),
+    ] {
+        let mut line = std::net::TcpStream::connect(bed.daemons[1].peer_address().unwrap()).unwrap();
+        line.write_all(request.as_bytes()).unwrap();
+        line.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        line.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(reason), "{answer}");
+    }
+    let json = bed.json("status");
+    let expected: Value = serde_json::from_str(
+        r#"[{"reason": "unsigned", "count": 1}, {"reason": "unknown-session", "count": 1}]"#,
+    )
+    .unwrap();
+    assert_eq!(json["refused_messages"], expected);
+    assert_eq!(json["router"]["signatures_verified"], 0);
+    assert!(bed.text(&["status"]).contains("unknown-session"));
 }
 
 #[test]

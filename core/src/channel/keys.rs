@@ -9,6 +9,7 @@ use sha2::Sha256;
 
 use super::Challenge;
 use crate::message::{Fingerprint, SessionId};
+use crate::signature::is_in_group;
 
 /// A router's own key, for signatures and for agreement.
 #[derive(Clone)]
@@ -29,9 +30,9 @@ impl Identity {
     /// The router with this secret seed (RFC 8032 section 5.1.5).
     ///
     /// # Errors
-    /// [`WeakKey`], which no seed is known to give.
+    /// [`WeakKey`] for the seed that is all zeros; no other is known to give it.
     pub fn from_seed(seed: [u8; 32]) -> Result<Self, WeakKey> {
-        let pair = KeyPair::from_seed(Seed::new(seed));
+        let pair = KeyPair::try_from_seed(Seed::new(seed)).map_err(|_| WeakKey)?;
         let agreement = x25519::SecretKey::from_ed25519(&pair.sk).map_err(|_| WeakKey)?;
         let fingerprint = Fingerprint::of(&pair.pk);
         Ok(Self { pair, agreement, fingerprint })
@@ -47,13 +48,16 @@ impl Identity {
         self.fingerprint
     }
 
-    /// Agrees with the router that has this public key. Costs about as much as a signature; once per boot is enough.
+    /// Agrees with the router that has this public key. Costs about as much as two signatures; once per boot is enough.
     ///
     /// # Errors
     /// [`WeakKey`]: no router that follows RFC 8032 has such a key.
     pub fn agree(&self, public_key: &[u8; 32]) -> Result<Neighbour, WeakKey> {
         let theirs = ed25519_compact::PublicKey::new(*public_key);
         theirs.validate().map_err(|_| WeakKey)?;
+        if !is_in_group(public_key) {
+            return Err(WeakKey);
+        }
         let theirs = x25519::PublicKey::from_ed25519(&theirs).map_err(|_| WeakKey)?;
         let secret = theirs.dh(&self.agreement).map_err(|_| WeakKey)?;
         Ok(Neighbour { public_key: *public_key, fingerprint: Fingerprint::of(public_key), secret: *secret })
@@ -81,7 +85,8 @@ impl fmt::Debug for Neighbour {
     }
 }
 
-/// A public key that is no point of the curve, or one of small order.
+/// A public key that is no point of the curve, or one with a part of small order: software would differ about what it
+/// signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeakKey;
 

@@ -16,6 +16,8 @@ pub enum Mismatch {
     NotAnInit,
     /// It was meant for another router.
     Recipient(Fingerprint),
+    /// Its head is not in the form that the tools of whoever checks a log by hand read as we do ([`is_plain`]).
+    Form,
     /// The entry has another value than the head in this field.
     Field(&'static str),
     /// The coordinator did not sign it.
@@ -27,6 +29,7 @@ impl fmt::Display for Mismatch {
         match self {
             Mismatch::NotAnInit => f.write_str("its head is no INIT"),
             Mismatch::Recipient(other) => write!(f, "it was meant for another router, {other}"),
+            Mismatch::Form => f.write_str("its head is not plain: tools could read it differently"),
             Mismatch::Field(name) => write!(f, "its {name} is not the one that was signed"),
             Mismatch::Signature(error) => write!(f, "its signature does not prove it: {error}"),
         }
@@ -48,6 +51,9 @@ pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Re
         Ok(PeerRequest::Init(init)) if length == head.len() => init,
         _ => return Err(Mismatch::NotAnInit),
     };
+    if !is_plain(head) {
+        return Err(Mismatch::Form);
+    }
     if init.recipient != owner {
         return Err(Mismatch::Recipient(init.recipient));
     }
@@ -63,6 +69,40 @@ pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Re
     verify_init(&request, &event.key).map_err(Mismatch::Signature)?;
     countersigned(&request).map_err(Mismatch::Signature)
 }
+
+/// Whether an INIT's head is written in the one way that leaves nothing to interpret, so that grep, sed and every library
+/// read in it what we do: each line ends with CR LF, has one space after the colon and no other blanks around, a name of
+/// letters, digits and `-`; each signature has a line of its own, `init` before `mac`. HTTP allows more, and a coordinator
+/// that used it could say later that its signature does not fit.
+pub fn is_plain(head: &[u8]) -> bool {
+    let Some(mut rest) = head.strip_prefix(b"POST /INIT HTTP/1.1\r\n") else { return false };
+    let mut signatures = 0;
+    while rest != b"\r\n" {
+        let Some(end) = rest.iter().position(|byte| *byte == b'\r') else { return false };
+        let (line, after) = (rest.get(..end).unwrap_or_default(), rest.get(end..).unwrap_or_default());
+        let Some(after) = after.strip_prefix(b"\r\n") else { return false };
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon..).unwrap_or_default());
+        let Some(value) = value.strip_prefix(b": ") else { return false };
+        let is_name = |name: &[u8]| name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        if !is_name(name) || value.trim_ascii() != value || value.contains(&b'\n') {
+            return false;
+        }
+        if [&b"Signature-Input"[..], b"Signature"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            let Some(expected) = SIGNATURES.get(signatures) else { return false };
+            if !line.starts_with(expected) || value.contains(&b',') {
+                return false;
+            }
+            signatures += 1;
+        }
+        rest = after;
+    }
+    signatures == SIGNATURES.len()
+}
+
+/// How the lines with signatures begin, in their order.
+const SIGNATURES: [&[u8]; 4] =
+    [b"Signature-Input: init=", b"Signature: init=", b"Signature-Input: mac=", b"Signature: mac="];
 
 /// The head of the ledger in the challenge that an INIT was signed for.
 fn countersigned(request: &Request<'_>) -> Result<Hash, SignatureError> {

@@ -23,13 +23,19 @@ pub enum DeclineReason {
 }
 
 impl DeclineReason {
-    const ALL: [DeclineReason; 5] = [
+    /// All of them.
+    pub const ALL: [DeclineReason; 5] = [
         DeclineReason::Busy,
         DeclineReason::Untrusted,
         DeclineReason::DuplicateSession,
         DeclineReason::RefusedTarget,
         DeclineReason::Quota,
     ];
+
+    /// Its place in [`DeclineReason::ALL`], for counting.
+    pub fn index(self) -> usize {
+        DeclineReason::ALL.iter().position(|other| *other == self).unwrap_or(0)
+    }
 
     /// The status of a DECLINE for this reason.
     pub fn status(self) -> u16 {

@@ -36,6 +36,7 @@ impl Call {
         self.caller.check(response, to).inspect_err(|refusal| {
             self.keyring.count_refusal(*refusal);
             let said = response.fields.text("BAMQP-Reason").unwrap_or("nothing");
+            let said: String = said.chars().filter(char::is_ascii_graphic).take(40).collect();
             let status = response.status;
             log::info!(
                 "peer {}: an answer with status {status} is refused: {refusal}; it says: {said}",

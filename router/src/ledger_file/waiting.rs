@@ -137,19 +137,22 @@ impl Waiting {
         hash
     }
 
-    /// Notes a range of a session; what touches the last one is joined with it.
+    /// Notes a range of a session; what touches the last one is joined with it. Of more than an entry has room for, those
+    /// are joined that have least between them: who asks for many small ranges can't fill the log with them, which would
+    /// push older entries out of it.
     pub fn chunk(&mut self, session: SessionId, range: Range<u64>) {
-        if let Some((_, ranges)) = self.chunks.iter_mut().find(|(id, _)| *id == session) {
-            if let Some(last) = ranges.last_mut().filter(|last| last.end == range.start) {
-                last.end = range.end;
-                return;
-            }
-            if ranges.push(range.clone()).is_ok() {
-                return;
-            }
-            self.seal(session);
+        let Some((_, ranges)) = self.chunks.iter_mut().find(|(id, _)| *id == session) else {
+            self.chunks.push((session, Ranges::from_iter([range])));
+            return;
+        };
+        if let Some(last) = ranges.last_mut().filter(|last| last.end == range.start) {
+            last.end = range.end;
+            return;
         }
-        self.chunks.push((session, Ranges::from_iter([range])));
+        if ranges.is_full() {
+            join_closest(ranges);
+        }
+        let _ = ranges.push(range); // there is room now
     }
 
     /// The noted ranges of a session become an entry.
@@ -176,6 +179,23 @@ impl Waiting {
         }
         while self.parts.len() > 1 && self.parts.front().is_some_and(|part| part.text.is_empty()) {
             self.parts.pop_front();
+        }
+    }
+}
+
+/// Joins the two neighbours in the list that have least between them.
+fn join_closest(ranges: &mut Ranges) {
+    let whole = |one: &Range<u64>, other: &Range<u64>| one.start.min(other.start)..one.end.max(other.end);
+    let length = |range: &Range<u64>| range.end.saturating_sub(range.start);
+    let gaps = ranges.windows(2).map(|pair| match pair {
+        [one, other] => length(&whole(one, other)).saturating_sub(length(one)).saturating_sub(length(other)),
+        _ => u64::MAX,
+    });
+    let closest = gaps.enumerate().min_by_key(|(_, gap)| *gap).map_or(0, |(place, _)| place);
+    if ranges.len() > 1 {
+        let later = ranges.remove(closest + 1);
+        if let Some(earlier) = ranges.get_mut(closest) {
+            *earlier = whole(earlier, &later);
         }
     }
 }

@@ -22,6 +22,7 @@ use super::doors::Visit;
 use super::errand::{Begun, Errand, Step};
 use super::sessions::SILENCE;
 use crate::net::{self, Moved, PollFd, PollFlags};
+use crate::sparingly::Sparingly;
 
 /// How long a peer's connection may be silent; it says HELLO every 30 s.
 pub const PEER_SILENCE: Duration = Duration::from_secs(90);
@@ -60,7 +61,7 @@ pub(super) enum Wants {
 /// The answering side of a connection.
 pub(super) struct Counter<'a> {
     serve: &'a Serve,
-    visit: &'a Visit<'a>,
+    visit: &'a Visit,
     pub socket: Arc<TcpStream>,
     outbox: Box<[u8]>,
     unsent: Range<usize>,
@@ -81,7 +82,7 @@ pub(super) struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    pub fn new(serve: &'a Serve, socket: Arc<TcpStream>, visit: &'a Visit<'a>) -> Self {
+    pub fn new(serve: &'a Serve, socket: Arc<TcpStream>, visit: &'a Visit) -> Self {
         let now = Instant::now();
         Counter {
             serve,
@@ -144,7 +145,8 @@ impl<'a> Counter<'a> {
         if !self.is_quiet() {
             return Ok(Handled::Later);
         }
-        log::info!("router {}: refused: {refusal}", self.visit.ip);
+        static LINES: Sparingly = Sparingly::new();
+        LINES.info(module_path!(), || format!("router {}: refused: {refusal}", self.visit.ip));
         self.serve.keyring.count_refusal(refusal);
         self.closing = Some(End::Refused(refusal));
         self.answer(|head| {

@@ -68,7 +68,7 @@ pub(super) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub fn new(serve: &'a Serve, socket: Arc<TcpStream>, visit: &'a Visit<'a>) -> Self {
+    pub fn new(serve: &'a Serve, socket: Arc<TcpStream>, visit: &'a Visit) -> Self {
         let counter = Counter::new(serve, socket, visit);
         Desk { requests: Inbox::new(MAX_PEER_HEAD_BYTES), is_held_up: false, counter }
     }

@@ -1,7 +1,7 @@
 //! How many connections may come from where. Not responsible for what is said on them.
 
 use core::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Peer;
 
@@ -33,7 +33,7 @@ impl Doors {
     }
 
     /// Counts a connection in; `None` if there are too many from there.
-    pub fn enter(&self, from: SocketAddr) -> Option<Visit<'_>> {
+    pub fn enter(self: &Arc<Self>, from: SocketAddr) -> Option<Visit> {
         let ip = from.ip().to_canonical();
         let (place, is_peer) = match self.addresses.binary_search(&ip) {
             Ok(place) => (place, true),
@@ -43,14 +43,14 @@ impl Doors {
         let mut counts = self.lock();
         let count = counts.get_mut(place).filter(|count| **count < most)?;
         *count += 1;
-        Some(Visit { doors: self, place, from, ip, is_peer })
+        Some(Visit { doors: self.clone(), place, from, ip, is_peer })
     }
 }
 
 /// A connection that was counted in; dropped, it is counted out.
 #[derive(Debug)]
-pub struct Visit<'a> {
-    doors: &'a Doors,
+pub struct Visit {
+    doors: Arc<Doors>,
     place: usize,
     /// Where it comes from, with the port.
     pub from: SocketAddr,
@@ -60,7 +60,7 @@ pub struct Visit<'a> {
     pub is_peer: bool,
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         if let Some(count) = self.doors.lock().get_mut(self.place) {
             *count = count.saturating_sub(1);
@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn each_peer_has_its_own_limit_and_strangers_share_theirs() {
-        let doors = Doors::new(&[peer("10.0.0.2:7733"), peer("10.0.0.1:7733"), peer("10.0.0.1:7734")], 3);
+        let peers = [peer("10.0.0.2:7733"), peer("10.0.0.1:7733"), peer("10.0.0.1:7734")];
+        let doors = Arc::new(Doors::new(&peers, 3));
         let from = |ip: &str| doors.enter(SocketAddr::new(ip.parse().unwrap(), 50_000));
         let one: Vec<_> = (0..3).map(|_| from("10.0.0.1").unwrap()).collect();
         assert!(one.iter().all(|visit| visit.is_peer));

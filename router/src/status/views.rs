@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use bamqp_core::channel::Refusal;
+use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::trust::{Alert, PROBATION, Standing};
 
 use super::document::{Cell, Document, Section, Unit, score, span};
@@ -16,6 +18,8 @@ pub fn status(shared: &Shared) -> Document {
     let counters = &shared.counters;
     let count = |counter: &std::sync::atomic::AtomicU32| counter.load(Ordering::Relaxed);
     let serving = shared.serve.report();
+    let refused = shared.keyring.report();
+    let tally = refused.tally;
     let facts = vec![
         (("router", Unit::Text), shared.keyring.me().fingerprint().to_string().into()),
         (("version", Unit::Text), env!("CARGO_PKG_VERSION").into()),
@@ -30,12 +34,21 @@ pub fn status(shared: &Shared) -> Document {
         (("sessions_for_peers", Unit::Count), serving.sessions.into()),
         (("malformed_by_routers", Unit::Count), serving.malformed.into()),
         (("routers_turned_away", Unit::Count), serving.turned_away.into()),
+        (("signatures_made", Unit::Count), tally.signed.into()),
+        (("signatures_verified", Unit::Count), tally.verified.into()),
     ];
+    let messages = Refusal::ALL.into_iter().map(|refusal| (refusal.to_string(), refused.refused(refusal)));
+    let inits = DeclineReason::ALL.into_iter().map(|reason| (reason.to_string(), serving.declined(reason)));
+    let unknown = core::iter::once((DropReason::UnknownSession.to_string(), serving.unknown));
+    let refusals = messages.chain(inits).chain(unknown).filter(|(_, count)| *count > 0);
+    let refusals = refusals.map(|(reason, count)| vec![reason.into(), count.into()]).collect();
     let reports = shared.sessions.reports();
     let sessions = reports.iter().map(session).collect();
     let lanes = reports.iter().flat_map(|report| report.lanes.iter().map(|one| lane(report, one))).collect();
     Document(vec![
         Section::Facts("router", facts),
+        // What other routers sent and was not done, and why.
+        Section::Table("refused_messages", vec![("reason", Unit::Text), ("count", Unit::Count)], refusals),
         Section::Table(
             "sessions",
             vec![

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use bamqp_router::keys::base64_encode;
+
 use super::against::pair;
 use super::damage::line_end;
 use super::*;
@@ -54,9 +56,22 @@ fn the_command_shows_what_is_asked_for() {
     assert_eq!(lines(&["--until", "2001-01-01"]), 0);
     let full = bamqp(&["show", "--full", file]);
     assert_eq!(full.stdout, fs::read(file).unwrap());
-    let own = bamqp(&["show", other, "--peer", &owner().fingerprint().to_string()]);
-    assert_eq!(text(&own.stdout).lines().count(), 3);
-    assert!(text(&own.stdout).contains("http://example.org/3"));
+    for peer in [owner().fingerprint().to_string(), base64_encode(owner().public())] {
+        let own = bamqp(&["show", other, "--peer", &peer]);
+        assert_eq!(text(&own.stdout).lines().count(), 3, "{peer}");
+        assert!(text(&own.stdout).contains("http://example.org/3"));
+    }
+    assert_eq!(lines(&["--peer", &base64_encode(coordinator().public())]), 6);
+    // By time to the second, between its first and its last entry; all conditions together.
+    let times: Vec<String> = fs::read_to_string(file)
+        .unwrap()
+        .lines()
+        .map(|line| line.split('\t').nth(2).unwrap().trim_start_matches("time=").to_owned())
+        .collect();
+    let before = times.iter().filter(|time| **time < times[6]).count();
+    assert_eq!(lines(&["--since", &times[6]]), 7 - before);
+    assert_eq!(lines(&["--until", &times[6]]), before);
+    assert_eq!(lines(&["--since", &times[0], "--peer", "10.77.0.1", "--url", "org/1"]), 2);
 }
 
 #[test]

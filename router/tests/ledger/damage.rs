@@ -84,6 +84,12 @@ fn every_altered_byte_is_found_and_its_entry_named() {
         expect(&altered, line, &format!("byte {at} altered"));
         altered.remove(at);
         expect(&altered, line, &format!("byte {at} removed"));
+        altered.splice(at..at, [whole[at], whole[at]]);
+        expect(&altered, line + usize::from(whole[at] == b'\n'), &format!("byte {at} repeated"));
+        // What is left of an entry is none; whole entries alone are a log, which only another one shows to be cut off.
+        if at > 0 && whole[at - 1] != b'\n' {
+            expect(&whole[..at], line, &format!("cut off before byte {at}"));
+        }
         line += usize::from(whole[at] == b'\n');
     }
     // Lines left out, exchanged, repeated.

@@ -178,6 +178,39 @@ fn entries_are_chained_and_the_file_is_private() {
     assert_eq!(fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
+/// A coordinator that asks for many small ranges does not push what was asked before out of the log.
+#[test]
+fn many_small_ranges_are_one_entry_that_has_them_all() {
+    let folder = Folder::new();
+    let ledger = folder.open();
+    let id = SessionId([1; 16]);
+    append_init(&ledger, 1).unwrap();
+    // Each third range is next to the one before, the others are far from it; and one again.
+    let range = |i: u64| i / 3 * 1_000_000 + i % 3 * 1000..i / 3 * 1_000_000 + i % 3 * 1000 + 500;
+    for i in (0..20_000).chain([7]) {
+        ledger.append_chunk(id, range(i)).unwrap();
+    }
+    ledger.end_session(id);
+    drop(ledger);
+    let file = folder.only_file();
+    assert_eq!(kinds(&file), "OPEN INIT CHUNK");
+    let text = fs::read_to_string(&file).unwrap();
+    let (entry, _) = Entry::parse(text.split_inclusive('\n').nth(2).unwrap().as_bytes()).unwrap();
+    let Event::Chunk { ranges, .. } = entry.event else { panic!("{text}") };
+    let ranges: Vec<_> = ranges.iter().collect();
+    assert!(ranges.len() <= 64, "{}", ranges.len());
+    for i in 0..20_000 {
+        let wanted = range(i);
+        assert!(
+            ranges.iter().any(|range| range.start <= wanted.start && wanted.end <= range.end),
+            "{wanted:?}"
+        );
+    }
+    assert!(text.len() < 4096, "{} bytes", text.len());
+    // What is close together is joined first: the last sessions' worth is as exact as it may be.
+    assert_eq!(ranges.last(), Some(&range(7)));
+}
+
 #[test]
 fn nothing_is_written_before_it_is_time() {
     let folder = Folder::new();

@@ -122,8 +122,9 @@ impl Bed {
             for socket in listener.incoming() {
                 count.fetch_add(1, Ordering::SeqCst);
                 let Ok(socket) = its_live.add(socket.unwrap()) else { return };
-                let (serve, from) = (of_thread.clone(), socket.peer_addr().unwrap());
-                if its_live.spawn("serve", move || serve.connection(socket, from)).is_err() {
+                let serve = of_thread.clone();
+                let Some(visit) = serve.enter(socket.peer_addr().unwrap()) else { continue };
+                if its_live.spawn("serve", move || serve.connection(socket, visit)).is_err() {
                     return;
                 }
             }

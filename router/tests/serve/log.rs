@@ -8,7 +8,7 @@ use bamqp_router::keys::{KeyPair, base64_encode};
 use bamqp_router::ledger_check::check;
 use bamqp_router::ledger_file::Ledger;
 
-use super::bed::{A, Bed, eventually, id, seed_of};
+use super::bed::{A, B, Bed, eventually, id, seed_of};
 use super::origin::{Origin, Reply, bytes};
 use super::{TOTAL, session};
 
@@ -78,4 +78,38 @@ fn a_declined_init_is_not_in_the_log() {
     let refused = line.init(id(1), "http://10.1.2.3/", TOTAL);
     assert_eq!(refused, Err(DeclineReason::RefusedTarget));
     assert!(!text(&bed.ledger, &bed.log_dir).contains("INIT"));
+}
+
+#[test]
+fn who_fills_the_log_is_declined_with_a_time_and_pushes_nothing_out() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::with(&[origin.address.port()], |config| {
+        (config.log_size, config.log_files) = (64 * 1024, 4);
+    });
+    // Another coordinator was there before.
+    let mut other = bed.connect(B);
+    other.init(id(200), &origin.uri(), TOTAL).unwrap();
+    other.end(id(200)).unwrap();
+    let mut line = bed.connect(A);
+    let mut taken = 0;
+    let declined = loop {
+        match line.init(id(1), &origin.uri(), TOTAL) {
+            Ok(_) => line.end(id(1)).unwrap(),
+            Err(reason) => break reason,
+        };
+        taken += 1;
+        assert!(taken < 1000, "no limit");
+    };
+    assert_eq!(declined, DeclineReason::Quota);
+    assert!((20..200).contains(&taken), "{taken}");
+    let verified = bed.keyring.report().tally.verified;
+    for _ in 0..500 {
+        assert_eq!(line.init(id(1), &origin.uri(), TOTAL), Err(DeclineReason::Quota));
+    }
+    assert_eq!(bed.keyring.report().tally.verified, verified, "and costs no signature");
+    assert_eq!(bed.serve.report().declined(DeclineReason::Quota), 501);
+    let log = text(&bed.ledger, &bed.log_dir);
+    assert!(log.contains(&format!("session={}", id(200))), "it is still there");
+    assert!(log.len() < 192 * 1024, "{} bytes", log.len());
+    assert!(other.init(id(201), &origin.uri(), TOTAL).is_ok(), "others are worked for as before");
 }

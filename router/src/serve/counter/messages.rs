@@ -2,12 +2,14 @@
 //! responsible for the bytes of chunks, nor for waiting ([`super`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bamqp_core::channel::{Callee, Incoming, Introduced, Reference, Refusal, Tally};
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::forward::keeps_alive;
 use bamqp_core::http::request::Request;
+use bamqp_core::ledger::evidence::is_plain;
 use bamqp_core::message::chunk::{Chunk, ChunkDigest};
 use bamqp_core::message::drop::Drop;
 use bamqp_core::message::feedback::{self, Feedback, Verdict};
@@ -69,6 +71,10 @@ impl<'a> Counter<'a> {
             Ok(introduced) => introduced,
             Err(refusal) => return self.refuse(refusal),
         };
+        // Every signature fits, but the log's readers could say that they don't.
+        if !is_plain(head) {
+            return self.refuse(Refusal::Coverage);
+        }
         (self.challenge, self.errand, self.digest) = (None, None, None);
         let (callee, to) = (&introduced.callee, &introduced.request);
         match serve.begin(request, init, &introduced, head, self.visit.from) {
@@ -79,6 +85,9 @@ impl<'a> Counter<'a> {
                 self.sign(callee, to, |head| accept.write(head))
             }
             Err(No::Decline(decline)) => {
+                if let Some(count) = serve.declined.get(decline.reason.index()) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 log::debug!(
                     "router {}: session {} declined: {}",
                     self.visit.ip,
@@ -142,6 +151,8 @@ impl<'a> Counter<'a> {
         if !self.is_quiet() {
             return Ok(Handled::Later);
         }
+        self.serve.unknown.fetch_add(1, Ordering::Relaxed);
+        log::debug!("router {}: there is no session {session}", self.visit.ip);
         self.answer(|head| {
             Drop { session, reason: DropReason::UnknownSession, retry_after: 0 }.write_answer(head);
         })

@@ -1,0 +1,135 @@
+//! The IPv6 networks that the router itself has. A household's devices have addresses of the public internet there, and
+//! what the router connects to comes from inside, past its firewall: another router must not get at them through this
+//! one. In IPv4, where households have private addresses: which of them are the neighbours'. Not responsible for the
+//! router's own addresses.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+
+const ROUTES: &str = "/proc/net/ipv6_route";
+
+/// Most bytes of the table that are read: some 1700 routes. A router has dozens.
+const MOST: u64 = 256 * 1024;
+
+/// Cached for one destination (linux/ipv6_route.h): says nothing of networks.
+const CACHED: u32 = 0x0100_0000;
+
+/// Whether `address` is in a network that the router is attached to, or that was delegated to it (that is there as an
+/// unreachable route). False where there is no IPv6.
+pub fn have(address: Ipv6Addr) -> bool {
+    let Ok(file) = File::open(ROUTES) else { return false };
+    BufReader::new(file.take(MOST))
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| has(&line, address).unwrap_or(false))
+}
+
+/// Whether this line of the table is of a network without another router before it, which has `address`. `None`: it is
+/// no line of the table.
+fn has(line: &str, address: Ipv6Addr) -> Option<bool> {
+    let mut fields = line.split_ascii_whitespace();
+    let network = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let bits = u32::from_str_radix(fields.next()?, 16).ok().filter(|bits| *bits <= 128)?;
+    let next_hop = u128::from_str_radix(fields.nth(2)?, 16).ok()?;
+    let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
+    let is_network = bits > 0 && next_hop == 0 && flags & CACHED == 0;
+    let differing = (network ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0);
+    Some(is_network && differing == 0)
+}
+
+const ROUTES_V4: &str = "/proc/net/route";
+
+/// Whether `address` is in a network that the router is attached to and that has one of `some` but none of `others`.
+pub fn has_only(address: IpAddr, some: impl Fn() -> Vec<IpAddr>, others: impl Fn() -> Vec<IpAddr>) -> bool {
+    let (IpAddr::V4(address), Ok(file)) = (address, File::open(ROUTES_V4)) else { return false };
+    let networks = BufReader::new(file.take(MOST)).lines().map_while(Result::ok);
+    let mut networks = networks.filter_map(|line| network(&line)).filter(|network| is_in(*network, address));
+    networks.any(|network| {
+        let has = |addresses: Vec<IpAddr>| {
+            addresses.iter().any(|ip| matches!(ip.to_canonical(), IpAddr::V4(ip) if is_in(network, ip)))
+        };
+        has(some()) && !has(others())
+    })
+}
+
+/// A network and its mask.
+type Network = (u32, u32);
+
+fn is_in((network, mask): Network, address: Ipv4Addr) -> bool {
+    address.to_bits() & mask == network
+}
+
+/// The network without another router before it that this line of the table is of.
+fn network(line: &str) -> Option<Network> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    // As the kernel holds them: in the order of the network, printed as a number of this machine.
+    let address = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
+    let (network, gateway) = (address(fields.next()?)?, address(fields.next()?)?);
+    let mask = address(fields.nth(4)?)?;
+    (gateway == 0 && mask != 0).then_some((network, mask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_a_network_if_no_other_router_is_before_it() {
+        // As the kernel prints them: in this machine's order of bytes.
+        let hex = |ip: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(ip));
+        let line = |network, gateway, mask| {
+            format!("br-lan\t{}\t{}\t0001\t0\t0\t0\t{}\t0\t0\t0", hex(network), hex(gateway), hex(mask))
+        };
+        let found = network(&line([192, 168, 1, 0], [0; 4], [255, 255, 255, 0])).unwrap();
+        assert!(
+            is_in(found, Ipv4Addr::new(192, 168, 1, 77)) && !is_in(found, Ipv4Addr::new(192, 168, 2, 77))
+        );
+        assert_eq!(network(&line([0; 4], [192, 0, 2, 1], [0; 4])), None);
+        assert_eq!(network(&line([0; 4], [0; 4], [0; 4])), None, "a default route without a gateway");
+        assert_eq!(network(&line([10, 0, 0, 0], [192, 168, 1, 2], [255, 0, 0, 0])), None);
+        assert_eq!(network("Iface\tDestination\tGateway"), None);
+    }
+
+    /// On a machine that has a network: its own address stands for a neighbour's.
+    #[test]
+    fn neighbours_are_told_from_the_household_by_their_network() {
+        let Ok(table) = std::fs::read_to_string(ROUTES_V4) else { return };
+        for (network, mask) in table.lines().filter_map(network) {
+            let (one, two) =
+                (Ipv4Addr::from_bits(network | !mask & 1), Ipv4Addr::from_bits(network | !mask & 2));
+            let elsewhere = Ipv4Addr::from_bits(network ^ (1 << 31));
+            let (one, two, other) = (IpAddr::V4(one), IpAddr::V4(two), IpAddr::V4(elsewhere));
+            assert!(has_only(two, || vec![one], || vec![other]), "{two}");
+            assert!(!has_only(two, || vec![one], || vec![two]), "peers and household share it");
+            assert!(!has_only(two, || vec![other], Vec::new), "nobody is there");
+        }
+    }
+
+    /// As OpenWrt has it: a delegated /56, the LAN's /64 of it, a default route, one through another router, and one that
+    /// was cached.
+    const TABLE: &str = "\
+        20010db8000100000000000000000000 38 00000000000000000000000000000000 00 00000000000000000000000000000000 7fffffff 00000001 00000000 00200200       lo\n\
+        20010db8000100010000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00000001   br-lan\n\
+        00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000200 00000004 00000000 00000003     eth1\n\
+        00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n\
+        20010db8000900000000000000000000 30 00000000000000000000000000000000 00 fe800000000000000000000000000002 00000400 00000001 00000000 00000003     wg0\n\
+        20010db8000500000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000001 00000000 01000001     ppp0\n";
+
+    #[test]
+    fn attached_and_delegated_networks_are_own_and_others_are_not() {
+        let own = |address: &str| {
+            TABLE.lines().any(|line| has(line, address.parse().unwrap()).expect("a line of the table"))
+        };
+        for address in ["2001:db8:1:1::abcd", "2001:db8:1:1:ffff:ffff:ffff:ffff", "2001:db8:1:fe::1"] {
+            assert!(own(address), "{address}");
+        }
+        for address in
+            ["2001:db8:2::1", "2001:db8:1:100::1", "2001:db8:9::1", "2001:db8:5::1", "2606:4700::1"]
+        {
+            assert!(!own(address), "{address}");
+        }
+        assert_eq!(has("", Ipv6Addr::LOCALHOST), None);
+        assert_eq!(has("20010db8 ff 0 0 0 0 0 0 0", Ipv6Addr::LOCALHOST), None);
+    }
+}
