@@ -178,7 +178,7 @@ pub(crate) enum Purpose {
     Payload(Option<u32>),
     /// The first sample: only to see that the own link's second connection answers rightly.
     Probe,
-    /// The places of a chunk of a peer, which is inspected under this number.
+    /// Places of peers' chunks, in the request of this number.
     Sample(u32),
     /// A whole slot of such a chunk.
     Audit(u32),

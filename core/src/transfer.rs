@@ -78,6 +78,8 @@ pub struct Transfer<S, const SLOTS: usize> {
     inspector: Inspector,
     court: dispute::Court,
     standing_since: Option<Instant>,
+    /// The slot that the client was seen to wait for, and since when.
+    awaiting: Option<(u64, Instant)>,
     last_byte: Instant,
     over: Option<Outcome>,
 }
@@ -120,6 +122,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             inspector: Inspector::new(secret),
             court: dispute::Court::default(),
             standing_since: None,
+            awaiting: None,
             last_byte: now,
             over: None,
         })
@@ -193,6 +196,12 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             self.end(Outcome::Unverified, &mut wake);
             return (ClientDo::End(Outcome::Unverified), wake);
         }
+        // It stands still for want of a slot only since it waits for that one: before, it may have waited for a check.
+        let awaited = self.awaited();
+        if self.awaiting.is_none_or(|(slot, _)| Some(slot) != awaited) {
+            self.awaiting = awaited.map(|slot| (slot, now));
+        }
+        let since = self.awaiting.map_or(since, |(_, at)| since.max(at));
         let again = self.rescue(now, since, &mut wake);
         (ClientDo::Wait(Some(again)), wake)
     }
@@ -347,7 +356,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
                     let lane = &mut self.lanes[id.index()];
                     lane.waiting = Waiting::Room(index);
                     lane.blocked_since.get_or_insert(now);
-                    return LaneDo::Wait(None);
+                    return LaneDo::Wait(self.next_check_at(now, id));
                 }
             },
         };
@@ -384,12 +393,13 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     fn asks_again(&self, now: Instant, id: LaneId, conn: Conn) -> Instant {
         let lane = &self.lanes[id.index()];
         let (track, pace) = (lane.track(conn), lane.pace());
+        let check = self.next_check_at(now, id).unwrap_or(Instant::from_micros(u64::MAX));
         if lane.kind == LaneKind::Original || track.mark >= SLOT_BYTES as u64 || self.todo.is_empty() {
-            return Instant::from_micros(u64::MAX);
+            return check;
         }
         let surplus = pace.time_for(pace.owed.saturating_sub(pace.cover(track.mark)));
         let due = lane.flows_from(track).max(track.heard) + surplus;
-        if due > now { due } else { now + LOOK_AGAIN }
+        if due > now { due.min(check) } else { check.min(now + LOOK_AGAIN) }
     }
 
     /// The lane gives up what it was asked for: it goes to the front of the plan.
@@ -447,7 +457,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
                         self.lose(chunk.rest.start / slot..chunk.rest.end.div_ceil(slot));
                     }
                     Purpose::Probe => {}
-                    Purpose::Sample(inspection) => self.inspector.unask_sample(inspection),
+                    Purpose::Sample(request) => self.inspector.unask_places(request),
                     Purpose::Audit(inspection) => self.inspector.unask_audit(inspection),
                     Purpose::Vote(dispute) => self.vote_lost(now, id, dispute, wake),
                 }

@@ -22,6 +22,7 @@ use heapless::Vec;
 use sha2::{Digest, Sha256};
 
 use crate::limits::{MAX_CHUNK_SLOTS, MAX_INSPECTIONS, MAX_OPEN_PLACES, MAX_PLACES, PLACE_BYTES, SLOT_BYTES};
+use crate::time::Instant;
 use crate::trust::Checking;
 
 const SLOT: u64 = SLOT_BYTES as u64;
@@ -139,6 +140,15 @@ struct Audit {
     waits: bool,
 }
 
+/// Places that are to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Since when the first of them.
+    pub since: Instant,
+    /// How many.
+    pub places: usize,
+}
+
 /// A chunk of a peer from the request until it is released.
 #[derive(Debug)]
 pub(crate) struct Inspection {
@@ -147,6 +157,7 @@ pub(crate) struct Inspection {
     pub lane: usize,
     /// What it still brings or has brought.
     pub slots: Range<u64>,
+    began: Instant,
     /// Whether any of it was compared.
     looked_into: bool,
     audit: Option<Audit>,
@@ -164,7 +175,8 @@ struct Place {
 #[derive(Debug, PartialEq, Eq)]
 enum PlaceState {
     Due,
-    Asked,
+    /// In the request of this number.
+    Asked(u32),
     Here(Bytes),
 }
 
@@ -214,13 +226,14 @@ pub(crate) struct Inspector {
     /// Whether the origin answers several ranges at a time, as far as known.
     pub several: bool,
     last: u32,
+    last_request: u32,
 }
 
 impl Inspector {
     /// `secret` is random and nobody else's.
     pub fn new(secret: [u8; 32]) -> Self {
         let dice = Dice { secret, count: 0, left: Vec::new() };
-        Self { dice, open: Vec::new(), places: Vec::new(), several: true, last: 0 }
+        Self { dice, open: Vec::new(), places: Vec::new(), several: true, last: 0, last_request: 0 }
     }
 
     /// Whether there is room for another chunk.
@@ -229,9 +242,10 @@ impl Inspector {
         !self.open.is_full() && self.places.len() + self.open.len() + MAX_PLACES < self.places.capacity()
     }
 
-    /// A chunk of these slots and bytes is asked of `lane`. The number of its inspection; none if there is no room.
+    /// A chunk of these slots and bytes is asked of `lane` `now`. The number of its inspection; none if there is no room.
     pub fn begin(
         &mut self,
+        now: Instant,
         lane: usize,
         slots: Range<u64>,
         bytes: Range<u64>,
@@ -260,7 +274,7 @@ impl Inspector {
             let slot = slots.start + self.dice.below(slots.end - slots.start);
             Audit { slot, errand: Errand::Due, waits: false }
         });
-        let _ = self.open.push(Inspection { id, lane, slots, looked_into: false, audit });
+        let _ = self.open.push(Inspection { id, lane, slots, began: now, looked_into: false, audit });
         Some(id)
     }
 
@@ -295,16 +309,16 @@ impl Inspector {
         self.find(id).map(|inspection| (inspection.lane, inspection.slots.clone()))
     }
 
-    /// The first chunk whose places are to be asked for, of a lane for which `of` holds.
-    pub fn sample_due(&self, mut of: impl FnMut(usize) -> bool) -> Option<(u32, u64)> {
-        let is_due = |i: &&Inspection| of(i.lane) && self.due(i.id).next().is_some();
-        self.open.iter().filter(is_due).map(|i| (i.id, i.slots.start)).min_by_key(|(_, start)| *start)
-    }
-
-    /// The places of a chunk that are to be asked for, by their numbers.
-    fn due(&self, id: u32) -> impl Iterator<Item = usize> + '_ {
-        let is_due = move |(_, p): &(usize, &Place)| p.inspection == id && p.state == PlaceState::Due;
-        self.places.iter().enumerate().filter(is_due).map(|(number, _)| number)
+    /// What there is to ask for of chunks whose lane is `of` interest.
+    pub fn due(&self, of: impl Fn(usize) -> bool) -> Option<Due> {
+        let mut due: Option<Due> = None;
+        for place in self.places.iter().filter(|p| p.state == PlaceState::Due) {
+            let Some(inspection) = self.find(place.inspection).filter(|i| of(i.lane)) else { continue };
+            let all = due.get_or_insert(Due { since: inspection.began, places: 0 });
+            all.since = all.since.min(inspection.began);
+            all.places += 1;
+        }
+        due
     }
 
     /// The first slot that is to be fetched whole.
@@ -313,27 +327,50 @@ impl Inspector {
         self.open.iter().filter_map(due).min_by_key(|(_, slot)| *slot)
     }
 
-    /// The places of a chunk are asked for now, at most `most` of them; the others are let go.
-    pub fn ask_sample(&mut self, id: u32, most: usize) -> Places {
-        loop {
-            let count = self.due(id).count();
-            if count <= most.max(1) {
-                break;
-            }
-            let chosen = self.dice.below(count as u64) as usize;
-            let Some(number) = self.due(id).nth(chosen) else { break };
-            self.places.swap_remove(number);
-        }
+    /// Places that are due are asked for now in one request: as many as fit, of the oldest chunks first. The request's number.
+    pub fn ask_places(&mut self, of: impl Fn(usize) -> bool) -> (u32, Places) {
+        self.last_request = self.last_request.wrapping_add(1);
+        let request = self.last_request;
         let mut all: Vec<(u64, u8), MAX_PLACES> = Vec::new();
-        for place in self.places.iter_mut().filter(|p| p.inspection == id && p.state == PlaceState::Due) {
-            if all.push((place.at, place.len)).is_ok() {
-                place.state = PlaceState::Asked;
+        for inspection in self.open.iter().filter(|i| of(i.lane)) {
+            let is_due = |p: &&mut Place| p.inspection == inspection.id && p.state == PlaceState::Due;
+            for place in self.places.iter_mut().filter(is_due) {
+                // Places of different chunks may be the same, or overlap: then one of them waits for its turn.
+                let end = place.at + u64::from(place.len);
+                let is_free = all.iter().all(|&(at, len)| end <= at || at + u64::from(len) <= place.at);
+                // One that is shorter has a request of its own.
+                let fits = usize::from(place.len) == PLACE_BYTES || all.is_empty();
+                let whole = all.first().is_none_or(|&(_, len)| usize::from(len) == PLACE_BYTES);
+                if is_free && fits && whole && all.push((place.at, place.len)).is_ok() {
+                    place.state = PlaceState::Asked(request);
+                }
             }
         }
         all.sort_unstable();
         let mut places = Places::default();
         all.iter().for_each(|&(at, len)| places.add(at..at + u64::from(len)));
-        places
+        (request, places)
+    }
+
+    /// The same where only one range can be asked for at a time: a place of the oldest chunk; its others are let go.
+    pub fn ask_place(&mut self, of: impl Fn(usize) -> bool) -> Option<(u32, Places)> {
+        let is_due =
+            |id: u32| move |(_, p): &(usize, &Place)| p.inspection == id && p.state == PlaceState::Due;
+        let due = |id: u32| self.places.iter().enumerate().filter(is_due(id));
+        let id =
+            self.open.iter().filter(|i| of(i.lane)).map(|i| i.id).find(|&id| due(id).next().is_some())?;
+        let chosen = self.dice.below(due(id).count() as u64) as usize;
+        let at = self.places.iter().enumerate().filter(is_due(id)).nth(chosen)?.1.at;
+        self.places.retain(|p| p.inspection != id || p.state != PlaceState::Due || p.at == at);
+        self.last_request = self.last_request.wrapping_add(1);
+        let place = self.places.iter_mut().find(|p| p.inspection == id && p.at == at)?;
+        place.state = PlaceState::Asked(self.last_request);
+        Some((self.last_request, Places::one(place.at..place.at + u64::from(place.len))))
+    }
+
+    /// Whether a place of the chunk is in that request.
+    pub fn is_asked_in(&self, id: u32, request: u32) -> bool {
+        self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Asked(request))
     }
 
     /// The audit of a chunk is asked for now.
@@ -342,8 +379,8 @@ impl Inspector {
     }
 
     /// What was asked for did not come.
-    pub fn unask_sample(&mut self, id: u32) {
-        let asked = |p: &&mut Place| p.inspection == id && p.state == PlaceState::Asked;
+    pub fn unask_places(&mut self, request: u32) {
+        let asked = |p: &&mut Place| p.state == PlaceState::Asked(request);
         self.places.iter_mut().filter(asked).for_each(|p| p.state = PlaceState::Due);
     }
 
@@ -362,30 +399,36 @@ impl Inspector {
         }
     }
 
-    /// The places of a chunk came. `slot` shows its slots, as far as they are here.
-    ///
-    /// # Errors
-    /// What differs.
-    pub fn sampled<'a, S: Slot + 'a>(
-        &mut self,
-        id: u32,
-        samples: &[Sample],
-        slot: impl Fn(u64) -> Option<&'a S>,
-    ) -> Result<(), Mismatch> {
-        for sample in samples {
-            let found = |p: &Place| p.inspection == id && p.at == sample.at;
-            let Some(number) = self.places.iter().position(found) else { continue };
-            self.places[number].state = PlaceState::Here(sample.bytes);
-            if let Some(verdict) = slot(sample.at / SLOT).and_then(|s| self.places[number].compare(s)) {
-                verdict?;
-                self.places.swap_remove(number);
-                self.compared(id);
+    /// The answer to a request for places came.
+    pub fn places_came(&mut self, request: u32, samples: &[Sample]) {
+        for place in self.places.iter_mut().filter(|p| p.state == PlaceState::Asked(request)) {
+            if let Some(sample) = samples.iter().find(|sample| sample.at == place.at) {
+                place.state = PlaceState::Here(sample.bytes);
             }
         }
         // An answer without some of the places that were asked for: from now on one at a time.
-        self.several &= !self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Asked);
-        self.unask_sample(id);
-        Ok(())
+        self.several &= !self.places.iter().any(|p| p.state == PlaceState::Asked(request));
+        self.unask_places(request);
+    }
+
+    /// Compares what came with the slots that `held` shows to be here for an inspection; the first chunk that differs.
+    pub fn compare_all<'a, S: Slot + 'a>(
+        &mut self,
+        held: impl Fn(u32, u64) -> Option<&'a S>,
+    ) -> Option<(u32, Mismatch)> {
+        let mut number = 0;
+        while let Some(place) = self.places.get(number) {
+            let id = place.inspection;
+            match held(id, place.slot()).and_then(|slot| place.compare(slot)) {
+                Some(Err(mismatch)) => return Some((id, mismatch)),
+                Some(Ok(())) => {
+                    self.places.swap_remove(number);
+                    self.compared(id);
+                }
+                None => number += 1,
+            }
+        }
+        None
     }
 
     fn compared(&mut self, id: u32) {
@@ -425,6 +468,12 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    /// The slots of which the own link's copy is held, each for its inspection.
+    pub fn waiting(&self) -> Vec<(u32, u64), MAX_INSPECTIONS> {
+        let waits = |i: &Inspection| i.audit.filter(|audit| audit.waits).map(|audit| (i.id, audit.slot));
+        self.open.iter().filter_map(waits).collect()
     }
 
     /// Whether the own link's copy of slot `index` is held for the chunk, which has not come yet.
@@ -524,8 +573,8 @@ mod tests {
             let length = 1 + number * 7919 % (MAX_CHUNK_SLOTS * SLOT - SLOT);
             let bytes = start..start + length;
             let slots = first..bytes.end.div_ceil(SLOT);
-            let id = inspector.begin(2, slots, bytes.clone(), Checking::FULL).unwrap();
-            let places = inspector.ask_sample(id, MAX_PLACES);
+            inspector.begin(Instant::default(), 2, slots, bytes.clone(), Checking::FULL).unwrap();
+            let (_, places) = inspector.ask_places(|_| true);
             let mut end = bytes.start;
             for place in places.iter() {
                 assert!(place.start >= end && place.end <= bytes.end && !place.is_empty(), "{places:?}");
@@ -542,7 +591,7 @@ mod tests {
         let mut inspector = inspector(1);
         let mut hits = [0u32; 16];
         for _ in 0..20_000 {
-            let id = inspector.begin(2, 0..16, 0..16 * SLOT, Checking::FULL).unwrap();
+            let id = inspector.begin(Instant::default(), 2, 0..16, 0..16 * SLOT, Checking::FULL).unwrap();
             if let Some((found, slot)) = inspector.audit_due() {
                 assert_eq!(found, id);
                 hits[slot as usize] += 1;

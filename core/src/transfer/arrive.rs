@@ -101,7 +101,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         stats.checked += u64::from(wire);
         match purpose {
-            Purpose::Sample(inspection) => self.places_came(now, id, inspection, samples, wake),
+            Purpose::Sample(request) => self.places_came(now, id, request, samples, wake),
             Purpose::Vote(dispute) => self.voted(now, id, dispute, samples.first(), wake),
             Purpose::Probe => self.proven(wake),
             Purpose::Payload(_) | Purpose::Audit(_) => {}

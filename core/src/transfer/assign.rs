@@ -67,11 +67,14 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let looks_again = self.todo.is_empty() || self.todo.frontier() < self.horizon(id.index());
         let lane = &mut self.lanes[id.index()];
         lane.waiting = Waiting::Work;
+        let check = self.next_check_at(now, id);
+        let lane = &mut self.lanes[id.index()];
         if (lane.kind == LaneKind::Peer || self.cut == super::Cut::Done) && looks_again {
             lane.waiting = Waiting::No;
-            return LaneDo::Wait(Some(now + super::LOOK_AGAIN));
+            let again = now + super::LOOK_AGAIN;
+            return LaneDo::Wait(Some(check.map_or(again, |check| check.min(again))));
         }
-        LaneDo::Wait(None)
+        LaneDo::Wait(check)
     }
 
     /// The first slot that must not be asked of lane `index` yet: the window, and beyond it what the lane holds.
@@ -144,7 +147,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     pub(super) fn push(&mut self, now: Instant, id: LaneId, conn: Conn, slots: Range<u64>, wake: &mut Wake) {
         let range = self.slots.extent(slots.start).start..self.slots.extent(slots.end - 1).end;
         let inspection = match self.lanes[id.index()].kind {
-            LaneKind::Peer => match self.begin_inspection(id, slots.clone(), wake) {
+            LaneKind::Peer => match self.begin_inspection(now, id, slots.clone(), wake) {
                 Some(inspection) => Some(inspection),
                 None => return self.lose(slots),
             },

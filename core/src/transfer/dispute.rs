@@ -59,15 +59,18 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         mismatch: Mismatch,
         wake: &mut Wake,
     ) {
-        let Some(lane) = self.lanes.get_mut(accused.index()).filter(|lane| !lane.is_out()) else { return };
+        let Some(lane) = self.lanes.get_mut(accused.index()) else { return };
         lane.stats.mismatches += 1;
-        if let LaneState::Accused { .. } = lane.state {
-            return;
+        let is_new = lane.stats.mismatches == 1;
+        if !lane.is_out() && is_new {
+            lane.state = LaneState::Accused { closed: false };
+            lane.blocked_since = None;
         }
-        lane.state = LaneState::Accused { closed: false };
-        lane.blocked_since = None;
         self.drop_inspections(|lane| lane == accused.index(), wake);
         self.take_back(now, accused, wake);
+        if !is_new {
+            return;
+        }
         let votes = |(i, l): &(usize, &crate::lane::Lane<S>)| {
             let has_vote = l.is_up() || matches!(l.state, LaneState::Accused { .. });
             l.kind == LaneKind::Peer && has_vote && *i != accused.index() && *i != by.index()

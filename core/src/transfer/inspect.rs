@@ -6,16 +6,21 @@
 //! link brings is compared with a peer's copy, too, where there is one.
 
 use super::arrive::Came;
-use super::{Conn, Fault, LaneDo, LaneId, LaneKind, LaneState, PATIENCE_ALONE, Transfer, Wake};
-use crate::lane::{Chunk, Purpose};
-use crate::limits::{MAX_PLACES, PLACE_BYTES};
+use super::{Conn, Fault, LOOK_AGAIN, LaneDo, LaneId, LaneKind, LaneState, PATIENCE_ALONE, Transfer, Wake};
+use crate::lane::{Chunk, Lane, Purpose};
+use crate::limits::{MAX_PLACES, PLACE_BYTES, SLOT_BYTES};
+use crate::plan::Pool;
 use crate::reassemble::Look;
 use crate::time::Instant;
-use crate::verify::{Sample, Slot, same};
+use crate::verify::{Due, Sample, Slot, same};
 
 /// About how many bytes an answer has besides the places, and a part of it besides its place.
 const ANSWER_BYTES: u64 = 350;
 const PART_BYTES: u64 = 120;
+
+/// With so many requests for places under way, the next ones are gathered: a connection has room for
+/// [`crate::limits::MAX_PIPELINE`] requests, and each has a head.
+const GATHERED_BESIDE: usize = 3;
 
 impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The check that lane `id` asks for now, if any.
@@ -24,16 +29,23 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return None;
         }
         let is_own = id == LaneId::OWN;
-        while let Some((inspection, slot)) = self.inspector.sample_due(|lane| lane != id.index()) {
-            let conn = self.check_conn(id, slot)?;
-            let most = if is_own && self.inspector.several { MAX_PLACES } else { 1 };
-            let places = self.inspector.ask_sample(inspection, most);
-            let Some(first) = places.iter().next() else { continue };
+        let of = |lane: usize| lane != id.index();
+        if self.inspector.due(of).is_some_and(|due| now >= self.asks_at(id, &due)) {
+            if self.lanes.get(id.index())?.main.chunks.is_full() {
+                return None;
+            }
+            // On a connection of its own an answer would be here no sooner than the payload that waits meanwhile.
+            let conn = Conn::Main;
+            let (request, places) = match is_own && self.inspector.several {
+                true => self.inspector.ask_places(of),
+                false => self.inspector.ask_place(of)?,
+            };
+            let first = places.iter().next()?;
             let answer = match places.len() as u64 {
                 1 => ANSWER_BYTES + PLACE_BYTES as u64,
                 many => ANSWER_BYTES + many * (PART_BYTES + PLACE_BYTES as u64),
             };
-            self.push_asked(now, id, conn, first.start..first.start + answer, Purpose::Sample(inspection));
+            self.push_asked(now, id, conn, first.start..first.start + answer, Purpose::Sample(request));
             return Some(LaneDo::Sample { conn, places });
         }
         while let Some((inspection, slot)) = self.inspector.audit_due().filter(|_| is_own) {
@@ -54,26 +66,43 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         None
     }
 
+    /// When lane `id` asks for places that are due: at once, unless some requests are under way already. Then they are
+    /// gathered until there is as much as fits into one, or for half a chunk's time; they are here before their chunk all the
+    /// same.
+    fn asks_at(&self, id: LaneId, due: &Due) -> Instant {
+        let chunks = self.lanes.get(id.index()).map(|lane| &lane.main.chunks);
+        let is_sample = |chunk: &&Chunk| matches!(chunk.purpose, Purpose::Sample(_));
+        let under_way = chunks.map_or(0, |chunks| chunks.iter().filter(is_sample).count());
+        if due.places >= MAX_PLACES || under_way < GATHERED_BESIDE {
+            return due.since;
+        }
+        let pool = Pool::of(self.working().map(|(_, pace)| pace));
+        due.since + pool.chunk_time(self.slots.window() * SLOT_BYTES as u64).scale(1, 2)
+    }
+
+    /// When lane `id` has to look for checks again.
+    pub(super) fn next_check_at(&self, now: Instant, id: LaneId) -> Option<Instant> {
+        let due = self.inspector.due(|lane| lane != id.index()).filter(|_| self.may_check(id))?;
+        let at = self.asks_at(id, &due);
+        // What could have been asked for by now has no room on the connection.
+        Some(if at > now { at } else { now + LOOK_AGAIN })
+    }
+
     /// Whether lane `id` checks others: the own link; while it is dead, trusted peers stand in (DESIGN section 5, rule 9).
     pub(super) fn may_check(&self, id: LaneId) -> bool {
         let Some(lane) = self.lanes.get(id.index()) else { return false };
-        let own_is_up = self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
+        let own_is_up = || self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
+        let stands_in = |lane: &Lane<S>| {
+            lane.kind == LaneKind::Peer && lane.is_trusted() && lane.state == LaneState::Up
+        };
         match lane.kind {
             LaneKind::Original => false,
-            LaneKind::Own => lane.is_up(),
-            LaneKind::Peer => lane.is_up() && lane.is_trusted() && !own_is_up,
+            // One that is only being tried again would keep waiting what others could check at once.
+            LaneKind::Own => {
+                lane.state == LaneState::Up || (lane.is_up() && !self.lanes.iter().any(stands_in))
+            }
+            LaneKind::Peer => stands_in(lane) && !own_is_up(),
         }
-    }
-
-    /// The connection on which the places of a chunk at `slot` are asked for: the main one, unless something waits there for
-    /// room that there won't be before that chunk is released.
-    fn check_conn(&self, id: LaneId, slot: u64) -> Option<Conn> {
-        let lane = self.lanes.get(id.index())?;
-        let is_free = |conn: &Conn| lane.track(*conn).last_slot().is_none_or(|last| last < slot);
-        let may = |conn: &Conn| *conn == Conn::Main || self.may_open_spare(id.index());
-        let both = [Conn::Main, Conn::Spare];
-        let conn = both.into_iter().find(|conn| may(conn) && is_free(conn)).unwrap_or(Conn::Main);
-        (!lane.track(conn).chunks.is_full()).then_some(conn)
     }
 
     /// Adds a chunk that is being asked for already.
@@ -101,6 +130,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// A peer is asked for these slots: their inspection begins. `None` if there is no room for it.
     pub(super) fn begin_inspection(
         &mut self,
+        now: Instant,
         id: LaneId,
         slots: core::ops::Range<u64>,
         wake: &mut Wake,
@@ -110,8 +140,13 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             checking.audit_per_10000 = 0; // there is no own link to fetch slots over
         }
         let bytes = self.slots.extent(slots.start).start..self.slots.extent(slots.end.checked_sub(1)?).end;
-        let inspection = self.inspector.begin(id.index(), slots, bytes, checking)?;
-        self.wake_checkers(wake);
+        let was_due = self.inspector.due(|_| true).map_or(0, |due| due.places);
+        let inspection = self.inspector.begin(now, id.index(), slots, bytes, checking)?;
+        let is_full = self.inspector.due(|_| true).is_some_and(|due| due.places >= MAX_PLACES);
+        // Once they know of the first they come back in time for what follows.
+        if was_due == 0 || (is_full && was_due < MAX_PLACES) {
+            self.wake_checkers(wake);
+        }
         Some(inspection)
     }
 
@@ -236,31 +271,30 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         self.wake_waiting(wake);
     }
 
-    /// The places of a chunk are here.
+    /// The answer to a request for places is here.
     pub(super) fn places_came(
         &mut self,
         now: Instant,
         id: LaneId,
-        inspection: u32,
+        request: u32,
         samples: &[Sample],
         wake: &mut Wake,
     ) {
-        let slots = &self.slots;
-        let waits = |index| self.inspector.waits_for(inspection, index);
-        let waiting: Option<u64> =
-            self.inspector.get(inspection).and_then(|(_, mut all)| all.find(|&i| waits(i)));
-        let held = |index: u64| match slots.look(index) {
-            Some(Look::Held(slot, by)) if by == inspection && waiting != Some(index) => Some(slot),
-            _ => None,
-        };
-        match self.inspector.sampled(inspection, samples, held) {
-            Ok(()) => self.settle(inspection, wake),
-            Err(mismatch) => {
-                if let Some((accused, _)) = self.inspector.get(inspection) {
-                    self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+        self.inspector.places_came(request, samples);
+        loop {
+            let slots = &self.slots;
+            let audited = self.inspector.waiting();
+            let held = |inspection: u32, index: u64| match slots.look(index) {
+                Some(Look::Held(slot, by)) if by == inspection && !audited.contains(&(by, index)) => {
+                    Some(slot)
                 }
-            }
+                _ => None,
+            };
+            let Some((inspection, mismatch)) = self.inspector.compare_all(held) else { break };
+            let Some((accused, _)) = self.inspector.get(inspection) else { break };
+            self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
         }
+        self.settle_all(wake);
     }
 
     /// Releases a chunk if it is complete and what was fetched of it is the same.
@@ -400,7 +434,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
         let lane = &self.lanes[id.index()];
         let chunks = || lane.main.chunks.iter().chain(lane.spare.chunks.iter());
-        chunks().any(|chunk| chunk.purpose == Purpose::Sample(by))
+        chunks()
+            .any(|c| matches!(c.purpose, Purpose::Sample(request) if self.inspector.is_asked_in(by, request)))
     }
 
     /// Whether the client waits for a check that nobody can do any more, or nobody for too long.

@@ -82,11 +82,11 @@ impl Row {
         self.window * 1_000 >= SUM * (self.rtt + 45)
     }
 
-    /// Whether it is also large enough for the slowest line, which is asked for a whole slot at a time: 45 ms are too
-    /// few where that takes longer.
+    /// Whether it is also large enough for the slowest line, which is asked for a whole slot at a time, and for its slots to
+    /// be checked: 45 ms are too few where twice a slot's time is longer.
     pub fn has_time_for_slots(&self) -> bool {
         let slowest = self.rates().into_iter().min().unwrap_or(1);
-        self.window * 1_000 >= SUM * (self.rtt + 40 + SLOT_BYTES as u64 * 1_000 / slowest)
+        self.window * 1_000 >= SUM * (self.rtt + 40 + 2 * SLOT_BYTES as u64 * 1_000 / slowest)
     }
 
     /// Downloads [`SIZE`] bytes over these lines.
@@ -118,7 +118,7 @@ impl Row {
 pub fn table() -> String {
     let mut text = String::from(
         "Goodput as a share of the links' sum: the whole download / after its first second.\n\
-         64 MiB over lines of 50 Mbit/s together, each as far away; the client reads at once.\n\
+         64 MiB over lines of 50 Mbit/s together, each as far away; the client reads at once; peers with a clean record.\n\
          *  W >= S x (R + 45 ms), and the share after the first second is 0.97 or more\n\
          !  W >= S x (R + 45 ms), but it is less: a slot of 16 KiB takes the slowest line 42 ms or more\n\n\
          window  lines  rates",

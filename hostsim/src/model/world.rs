@@ -192,7 +192,7 @@ pub struct World {
     events: BTreeMap<u64, Event>,
     count: u64,
     jobs: Vec<Job>,
-    sessions: BTreeMap<usize, Session>,
+    sessions: BTreeMap<usize, Box<Session>>,
     owners: BTreeMap<FlowId, (usize, usize)>,
     results: BTreeMap<usize, Result>,
     refused: BTreeMap<LineId, Fault>,
@@ -371,7 +371,7 @@ impl World {
             escaped: BTreeSet::new(),
             mixed: 0,
         };
-        self.sessions.insert(number, session);
+        self.sessions.insert(number, Box::new(session));
         self.client(number, ClientEvent::Idle);
         self.lane(number, 0, LaneEvent::Idle);
         self.lane(number, 1, LaneEvent::Idle);
