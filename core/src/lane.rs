@@ -464,6 +464,10 @@ impl<S> Lane<S> {
         matches!(self.state, LaneState::Up | LaneState::Probing)
     }
 
+    pub fn is_accused(&self) -> bool {
+        matches!(self.state, LaneState::Accused { .. })
+    }
+
     pub fn is_out(&self) -> bool {
         matches!(self.state, LaneState::Left(_) | LaneState::Dismissed)
     }

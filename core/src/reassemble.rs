@@ -22,8 +22,8 @@ enum Place<S> {
     Empty,
     /// Not for the client before its inspection, of this number, is over.
     Held(S, u32),
-    /// For the client; whether the own link brought it.
-    Ready(S, bool),
+    /// For the client; the lane that brought it.
+    Ready(S, usize),
 }
 
 /// A slot that is here, as [`Reassembler::look`] shows it.
@@ -31,8 +31,8 @@ enum Place<S> {
 pub enum Look<'a, S> {
     /// It is held for the inspection of this number.
     Held(&'a S, u32),
-    /// It is for the client; whether the own link brought it.
-    Ready(&'a S, bool),
+    /// It is for the client; the lane that brought it.
+    Ready(&'a S, usize),
 }
 
 /// Puts the slots of one byte range back in order.
@@ -114,7 +114,7 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         match &self.ring[Self::place(index)] {
             Place::Empty => None,
             Place::Held(slot, by) => Some(Look::Held(slot, *by)),
-            Place::Ready(slot, own) => Some(Look::Ready(slot, *own)),
+            Place::Ready(slot, lane) => Some(Look::Ready(slot, *lane)),
         }
     }
 
@@ -151,10 +151,10 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         buffer
     }
 
-    /// Slot `index` is complete in `buffer`, for the client; `own`: the own link brought it. False if it was here already
-    /// or lies outside what is remembered: the bytes are dropped and the buffer is free again.
-    pub fn put(&mut self, index: u64, buffer: S, own: bool) -> bool {
-        self.keep(index, |buffer| Place::Ready(buffer, own), buffer)
+    /// Slot `index` is complete in `buffer`, for the client; `lane` brought it. False if it was here already or lies outside
+    /// what is remembered: the bytes are dropped and the buffer is free again.
+    pub fn put(&mut self, index: u64, buffer: S, lane: usize) -> bool {
+        self.keep(index, |buffer| Place::Ready(buffer, lane), buffer)
     }
 
     /// The same, but it is held for the inspection of number `by`.
@@ -162,11 +162,11 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         self.keep(index, |buffer| Place::Held(buffer, by), buffer)
     }
 
-    /// Slot `index`, if the inspection of number `by` holds it, is for the client from now on; `own`: as the own link has
-    /// it. Whether it was held.
-    pub fn release(&mut self, index: u64, by: u32, own: bool) -> bool {
+    /// Slot `index`, if the inspection of number `by` holds it, is for the client from now on, as `lane` has it. Whether it
+    /// was held.
+    pub fn release(&mut self, index: u64, by: u32, lane: usize) -> bool {
         let Some(buffer) = self.take_held(index, by) else { return false };
-        self.ring[Self::place(index)] = Place::Ready(buffer, own);
+        self.ring[Self::place(index)] = Place::Ready(buffer, lane);
         true
     }
 
@@ -175,6 +175,16 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         let Some(buffer) = self.take_held(index, by) else { return false };
         self.give_back(buffer);
         true
+    }
+
+    /// Drops the furthest slot beyond `index` that is here, so that its buffer is free: which it was.
+    pub fn evict(&mut self, index: u64) -> Option<u64> {
+        let furthest = (index + 1..self.next + SLOTS as u64).rev().find(|&i| self.look(i).is_some())?;
+        match core::mem::replace(&mut self.ring[Self::place(furthest)], Place::Empty) {
+            Place::Held(buffer, _) | Place::Ready(buffer, _) => self.give_back(buffer),
+            Place::Empty => {}
+        }
+        Some(furthest)
     }
 
     fn take_held(&mut self, index: u64, by: u32) -> Option<S> {

@@ -262,6 +262,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             LaneState::Joining => return LaneDo::Wait(None),
             LaneState::Left(_) | LaneState::Dismissed => {
                 self.take_back(now, id, wake);
+                self.votes_lost(now, id, wake);
                 return LaneDo::End;
             }
             LaneState::Resting { until } if now < until => return LaneDo::Wait(Some(until)),
@@ -304,7 +305,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let slots = &self.slots;
         self.lanes[id.index()].turn(now, |track| match track.chunks.front() {
             Some(chunk) if chunk.purpose.fills_slots() => {
-                track.partial.is_some() || slots.may_take(chunk.rest.start / SLOT_BYTES as u64)
+                let index = chunk.rest.start / SLOT_BYTES as u64;
+                track.partial.is_some() || urgent == Some(index) || slots.may_take(index)
             }
             _ => true,
         })
@@ -344,7 +346,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let index = rest.start / SLOT_BYTES as u64;
         let slot = match track.partial.take() {
             Some((slot, _)) => slot,
-            None => match self.slots.take(index) {
+            None => match self.take(index) {
                 Some(slot) => slot,
                 None if id != LaneId::ORIGINAL && (self.head_is_stuck() || self.checks_wait_for(id)) => {
                     self.lanes[id.index()].blocked_since = None;
@@ -379,6 +381,15 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         }
     }
 
+    /// A buffer to read slot `index` into.
+    fn take(&mut self, index: u64) -> Option<S> {
+        let buffer = self.slots.take(index);
+        if buffer.is_none() && self.urgent() == Some(index) && self.evict_for(index) {
+            return self.slots.take(index);
+        }
+        buffer
+    }
+
     /// The lane is read from again; that it was not is not its fault.
     fn unblock(&mut self, now: Instant, id: LaneId, owed: u64) {
         let lane = &mut self.lanes[id.index()];
@@ -409,7 +420,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         if self.over.is_some() || lane.is_out() {
             return;
         }
-        if let LaneState::Accused { .. } = lane.state {
+        if lane.is_accused() {
             self.take_back(now, id, wake);
             return self.votes_lost(now, id, wake);
         }
@@ -459,6 +470,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
                     Purpose::Probe => {}
                     Purpose::Sample(request) => self.inspector.unask_places(request),
                     Purpose::Audit(inspection) => self.inspector.unask_audit(inspection),
+                    Purpose::Vote(dispute) if self.lanes[id.index()].is_accused() => {
+                        self.ask_again(id, dispute)
+                    }
                     Purpose::Vote(dispute) => self.vote_lost(now, id, dispute, wake),
                 }
             }
@@ -495,7 +509,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         for i in 0..self.lanes.len() {
             let due = match self.lanes[i].waiting {
                 Waiting::No => false,
-                Waiting::Room(index) => self.slots.may_take(index),
+                Waiting::Room(index) => urgent == Some(index) || self.slots.may_take(index),
                 Waiting::Work => self.todo.lost() > 0 || self.todo.frontier() < self.horizon(i),
             };
             if due {

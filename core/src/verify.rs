@@ -470,6 +470,11 @@ impl Inspector {
         Ok(())
     }
 
+    /// The slot of the chunk of which the own link's copy is held until the peer's comes.
+    pub fn waiting_of(&self, id: u32) -> Option<u64> {
+        self.find(id)?.audit.filter(|audit| audit.waits).map(|audit| audit.slot)
+    }
+
     /// The slots of which the own link's copy is held, each for its inspection.
     pub fn waiting(&self) -> Vec<(u32, u64), MAX_INSPECTIONS> {
         let waits = |i: &Inspection| i.audit.filter(|audit| audit.waits).map(|audit| (i.id, audit.slot));
@@ -478,7 +483,7 @@ impl Inspector {
 
     /// Whether the own link's copy of slot `index` is held for the chunk, which has not come yet.
     pub fn waits_for(&self, id: u32, index: u64) -> bool {
-        self.find(id).and_then(|i| i.audit).is_some_and(|audit| audit.waits && audit.slot == index)
+        self.waiting_of(id) == Some(index)
     }
 
     /// The slot of the chunk that is being fetched whole.

@@ -23,6 +23,8 @@ enum Step {
     Hold(usize, u32),
     /// What the inspection of that number holds is released, or dropped.
     Settle(u32, bool),
+    /// The furthest slot beyond the one so far from the head is dropped.
+    Evict(u64),
     /// The n-th of the buffers that were taken comes back unused.
     GiveBack(usize),
     /// The client takes the next slot, if it is writing none.
@@ -37,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::Put),
         3 => (any::<usize>(), 0..3u32).prop_map(|(n, by)| Step::Hold(n, by)),
         2 => (0..3u32, any::<bool>()).prop_map(|(by, release)| Step::Settle(by, release)),
+        1 => (0..SLOTS as u64).prop_map(Step::Evict),
         1 => any::<usize>().prop_map(Step::GiveBack),
         3 => Just(Step::Pop),
         3 => Just(Step::Written),
@@ -95,7 +98,7 @@ proptest! {
                     let (index, buffer) = taken.swap_remove(n % taken.len());
                     let (number, new) = (buffer.0, index >= next && index < end && !here.contains_key(&index));
                     let kept = match by {
-                        None => slots.put(index, buffer, false),
+                        None => slots.put(index, buffer, 2),
                         Some(by) => slots.hold(index, buffer, by),
                     };
                     prop_assert_eq!(kept, new, "each slot in once");
@@ -110,7 +113,7 @@ proptest! {
                     for index in next..next + SLOTS as u64 {
                         let held = here.get(&index).is_some_and(|(_, holder)| *holder == Some(by));
                         if release {
-                            prop_assert_eq!(slots.release(index, by, true), held);
+                            prop_assert_eq!(slots.release(index, by, 1), held);
                             here.entry(index).and_modify(|(_, holder)| if held { *holder = None });
                         } else {
                             prop_assert_eq!(slots.drop_held(index, by), held);
@@ -120,6 +123,14 @@ proptest! {
                                 free += 1;
                             }
                         }
+                    }
+                }
+                Step::Evict(ahead) => {
+                    let furthest = here.keys().copied().filter(|&index| index > next + ahead).max();
+                    prop_assert_eq!(slots.evict(next + ahead), furthest);
+                    if let Some((buffer, _)) = furthest.and_then(|index| here.remove(&index)) {
+                        urgent.remove(&buffer.0);
+                        free += 1;
                     }
                 }
                 Step::GiveBack(n) => {
@@ -191,7 +202,7 @@ fn a_slot_that_is_gone_leaves_the_head_a_buffer() {
     let mut slots: Reassembler<Buffer, SLOTS> =
         Reassembler::new(0..100 * SLOT, (0..MIN_BUFFERS).map(Buffer)).expect("enough buffers");
     let head = slots.take(0).expect("the head");
-    assert!(slots.put(0, head, true));
+    assert!(slots.put(0, head, 0));
     let (client, _) = slots.pop().expect("the head is there");
     let ahead = slots.take(2).expect("within the window");
     assert!(!slots.may_take(3), "the reserve is left");

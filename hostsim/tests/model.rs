@@ -276,7 +276,7 @@ fn static_links_are_used_to_97_percent_where_the_window_has_the_time() {
         assert!(cell.after_a_second >= ENOUGH, "{row:?}: {cell:?}");
         promised += 1;
     }
-    assert!(promised >= 85, "{promised} rows");
+    assert!(promised >= 75, "{promised} rows");
 }
 
 /// Worked out by hand from the definitions of RFC 5236: displacement is arrival position less sequence number; what

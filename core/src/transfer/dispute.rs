@@ -72,7 +72,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return;
         }
         let votes = |(i, l): &(usize, &crate::lane::Lane<S>)| {
-            let has_vote = l.is_up() || matches!(l.state, LaneState::Accused { .. });
+            let has_vote = l.is_up() || l.is_accused() || l.state == LaneState::Joining;
             l.kind == LaneKind::Peer && has_vote && *i != accused.index() && *i != by.index()
         };
         let voters = self.lanes.iter().enumerate().filter(votes).fold(0, |all, (i, _)| all | 1 << i);
@@ -125,6 +125,15 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             None => {}
         }
         self.vote_lost(now, id, dispute, wake);
+    }
+
+    /// The connection on which lane `id` was asked for its vote is closed because it is accused itself: it has its vote all the
+    /// same, or an honest router would be blamed where the origin serves variants.
+    pub(super) fn ask_again(&mut self, id: LaneId, dispute: u32) {
+        let bit = 1u32 << id.index().min(31);
+        if let Some(case) = self.court.find(dispute) {
+            case.unasked |= case.awaited & bit;
+        }
     }
 
     /// No vote of lane `id` is to be awaited any more.

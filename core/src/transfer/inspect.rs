@@ -25,11 +25,12 @@ const GATHERED_BESIDE: usize = 3;
 impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The check that lane `id` asks for now, if any.
     pub(super) fn next_check(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
-        if !self.may_check(id) {
+        let checks = self.checks(id);
+        if checks == 0 {
             return None;
         }
         let is_own = id == LaneId::OWN;
-        let of = |lane: usize| lane != id.index();
+        let of = |lane: usize| checks & 1 << lane != 0;
         if self.inspector.due(of).is_some_and(|due| now >= self.asks_at(id, &due)) {
             if self.lanes.get(id.index())?.main.chunks.is_full() {
                 return None;
@@ -82,27 +83,35 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// When lane `id` has to look for checks again.
     pub(super) fn next_check_at(&self, now: Instant, id: LaneId) -> Option<Instant> {
-        let due = self.inspector.due(|lane| lane != id.index()).filter(|_| self.may_check(id))?;
+        let checks = self.checks(id);
+        let due = self.inspector.due(|lane| checks & 1 << lane != 0)?;
         let at = self.asks_at(id, &due);
         // What could have been asked for by now has no room on the connection.
         Some(if at > now { at } else { now + LOOK_AGAIN })
     }
 
-    /// Whether lane `id` checks others: the own link; while it is dead, trusted peers stand in (DESIGN section 5, rule 9).
+    /// Whether lane `id` checks others.
     pub(super) fn may_check(&self, id: LaneId) -> bool {
-        let Some(lane) = self.lanes.get(id.index()) else { return false };
+        self.checks(id) != 0
+    }
+
+    /// The lanes whose chunks lane `id` checks, one bit each: the own link those of all; while it is dead, trusted peers stand
+    /// in for it (DESIGN section 5, rule 9).
+    fn checks(&self, id: LaneId) -> u32 {
+        let Some(lane) = self.lanes.get(id.index()) else { return 0 };
         let own_is_up = || self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
-        let stands_in = |lane: &Lane<S>| {
-            lane.kind == LaneKind::Peer && lane.is_trusted() && lane.state == LaneState::Up
-        };
-        match lane.kind {
-            LaneKind::Original => false,
-            // One that is only being tried again would keep waiting what others could check at once.
-            LaneKind::Own => {
-                lane.state == LaneState::Up || (lane.is_up() && !self.lanes.iter().any(stands_in))
+        let stands_in = |lane: &Lane<S>| lane.kind == LaneKind::Peer && lane.is_trusted() && lane.is_up();
+        let may = |checked: usize| match (lane.kind, lane.state) {
+            (LaneKind::Original, _) => false,
+            (LaneKind::Own, LaneState::Up) => true,
+            // While it is only being tried again it would keep waiting what others can check at once.
+            (LaneKind::Own, LaneState::Probing) => {
+                !self.lanes.iter().enumerate().any(|(i, lane)| i != checked && stands_in(lane))
             }
-            LaneKind::Peer => stands_in(lane) && !own_is_up(),
-        }
+            (LaneKind::Own, _) => false,
+            (LaneKind::Peer, _) => checked != id.index() && stands_in(lane) && !own_is_up(),
+        };
+        (2..self.lanes.len()).filter(|&i| may(i)).fold(0, |all, i| all | 1 << i)
     }
 
     /// Adds a chunk that is being asked for already.
@@ -170,7 +179,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let waits = self.inspector.waits_for(inspection, index);
         let extent = self.slots.extent(index);
         let ours = match self.slots.look(index) {
-            Some(Look::Ready(ours, true)) => Some(ours),
+            Some(Look::Ready(ours, lane)) if lane <= LaneId::OWN.index() => Some(ours),
             Some(Look::Held(ours, by)) if waits && by == inspection => Some(ours),
             _ => None,
         };
@@ -215,7 +224,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     ) -> Came {
         let extent = self.slots.extent(index);
         let Some(Look::Held(theirs, by)) = self.slots.look(index) else {
-            return if self.slots.put(index, slot, true) { Came::New } else { Came::Again };
+            return if self.slots.put(index, slot, id.index()) { Came::New } else { Came::Again };
         };
         if !self.inspector.waits_for(by, index)
             && let Err(mismatch) = same(&slot, theirs, extent)
@@ -223,11 +232,12 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             if let Some((accused, _)) = self.inspector.get(by) {
                 self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
             }
-            return if self.slots.put(index, slot, true) { Came::New } else { Came::Again };
+            return if self.slots.put(index, slot, id.index()) { Came::New } else { Came::Again };
         }
         // It is the same, so the client can have it; where an audit waits for the peer's copy, only after that.
         if !self.inspector.waits_for(by, index) {
-            self.slots.release(index, by, true);
+            let lane = self.inspector.get(by).map_or(id.index(), |(lane, _)| lane);
+            self.slots.release(index, by, lane);
             self.wake_if_head(index, wake);
         }
         self.slots.give_back(slot);
@@ -299,7 +309,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Releases a chunk if it is complete and what was fetched of it is the same.
     pub(super) fn settle(&mut self, inspection: u32, wake: &mut Wake) {
-        let Some((_, slots)) = self.inspector.get(inspection) else { return };
+        let Some((lane, slots)) = self.inspector.get(inspection) else { return };
         if !slots.clone().all(|index| self.slots.has(index)) {
             return;
         }
@@ -316,7 +326,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return self.wake_checkers(wake);
         }
         for index in slots {
-            if self.slots.release(index, inspection, false) {
+            if self.slots.release(index, inspection, lane) {
                 self.wake_if_head(index, wake);
             }
         }
@@ -369,7 +379,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The own link's copy of a slot was held until the peer's comes; it does not come any more.
     fn release_own(&mut self, lane: usize, inspection: u32, index: u64, wake: &mut Wake) -> bool {
-        if !self.inspector.waits_for(inspection, index) || !self.slots.release(index, inspection, true) {
+        if !self.inspector.waits_for(inspection, index)
+            || !self.slots.release(index, inspection, LaneId::OWN.index())
+        {
             return false;
         }
         debug_assert!(lane != LaneId::OWN.index());
@@ -380,16 +392,39 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         true
     }
 
-    /// The client has stood still for some time before slot `index`: if the own link's copy of it is here, the peer's is not
-    /// waited for.
-    pub(super) fn release_audited(&mut self, index: u64, wake: &mut Wake) {
-        let Some(Look::Held(_, by)) = self.slots.look(index) else { return };
+    /// The client has stood still for some time before slot `head`: if the own link's copy of a slot of its chunk is here, the
+    /// peer's is not waited for.
+    pub(super) fn release_audited(&mut self, head: u64, wake: &mut Wake) {
+        let Some(Look::Held(_, by)) = self.slots.look(head) else { return };
         let Some((lane, _)) = self.inspector.get(by) else { return };
+        let Some(index) = self.inspector.waiting_of(by) else { return };
         if self.release_own(lane, by, index, wake) {
             self.inspector.audited(by);
             self.settle(by, wake);
             wake.add_client();
         }
+    }
+
+    /// Makes room for slot `index`, without which the head is not released, though all buffers are in use for later ones: the
+    /// furthest is dropped, and fetched again in time.
+    pub(super) fn evict_for(&mut self, index: u64) -> bool {
+        let brought_by = |furthest: u64| match self.slots.look(furthest)? {
+            Look::Ready(_, lane) => Some((lane, None)),
+            Look::Held(_, by) => Some((self.inspector.get(by)?.0, Some(by))),
+        };
+        let furthest =
+            (index + 1..self.slots.next() + SLOTS as u64).rev().find(|&i| self.slots.look(i).is_some());
+        let Some((furthest, (lane, held))) = furthest.and_then(|i| Some((i, brought_by(i)?))) else {
+            return false;
+        };
+        self.slots.evict(index);
+        let extent = self.slots.extent(furthest);
+        match held.filter(|&by| self.inspector.waits_for(by, furthest)) {
+            Some(by) => self.inspector.audited(by), // it was the own link's copy, which counts for nothing yet
+            None => self.lanes[lane].stats.bytes -= extent.end - extent.start,
+        }
+        self.lose(furthest..furthest + 1);
+        true
     }
 
     /// Nothing that a peer brought and that is not released yet is used.
@@ -424,7 +459,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The slot without which the head is not released: one of its chunk that is missing, or the own link's copy of one.
     pub(super) fn urgent(&self) -> Option<u64> {
         self.awaited().or_else(|| match self.slots.look(self.slots.next()) {
-            Some(Look::Held(_, by)) => self.inspector.being_audited(by),
+            Some(Look::Held(_, by)) => self.inspector.being_audited(by).or(self.inspector.waiting_of(by)),
             Some(Look::Ready(..)) | None => None,
         })
     }
@@ -447,12 +482,12 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         if self.awaited().is_some() || streams || own_is_up {
             return false;
         }
-        let peers = || self.lanes.iter().enumerate().skip(2);
-        let others = || peers().filter(|(i, l)| *i != accused && l.is_trusted());
-        if others().any(|(i, l)| l.is_up() && self.may_check(LaneId::from_index(i))) {
+        let checkers = || (1..self.lanes.len()).filter(|&i| i != accused);
+        if checkers().any(|i| self.checks(LaneId::from_index(i)) & 1 << accused != 0) {
             return false;
         }
-        let hopeless = others().chain(self.lanes.iter().enumerate().take(2)).all(|(_, l)| l.is_out());
+        let is_of_use = |lane: &Lane<S>| lane.is_trusted() && !lane.is_out();
+        let hopeless = !checkers().filter_map(|i| self.lanes.get(i)).any(is_of_use);
         hopeless || now.since(since) > PATIENCE_ALONE
     }
 

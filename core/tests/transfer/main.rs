@@ -2,6 +2,7 @@
 //! 5 by itself.
 
 mod any;
+mod checks;
 mod pinned;
 mod rig;
 mod rules;

@@ -560,6 +560,9 @@ impl Rig {
             return self.call(lane, LaneEvent::Idle);
         }
         let answer = l.conns[conn as usize].pop_front().expect("a read has its answer");
+        if !self.case.several && answer.places.as_ref().is_some_and(|places| places.len() > 1) {
+            return self.fail(lane, Fault::Status(200));
+        }
         let places = answer.places.expect("places were asked for");
         let (sent, at) = (answer.asked, self.now.min(answer.asked + l.case.rtt).max(answer.asked));
         let head = HeadTimes { sent: Instant::from_micros(sent), at: Instant::from_micros(at) };
@@ -659,11 +662,7 @@ impl Rig {
                 self.lanes[lane].doing = Doing::Waiting;
                 match self.lanes[lane].mode {
                     Mode::Fails(why) => return self.fail(lane, why),
-                    _ if places.len() > 1 && (!self.case.several || lane > 1) => {
-                        assert!(lane == 1, "a peer is asked for one place at a time");
-                        return self.fail(lane, Fault::Status(200));
-                    }
-                    _ => {}
+                    _ => assert!(places.len() == 1 || lane == 1, "a peer is asked for one place at a time"),
                 }
                 let variant = self.lanes[lane].case.variant;
                 let rest = 0..350 + 136 * places.len() as u64;
@@ -750,6 +749,9 @@ impl Rig {
                 }
             }
             ClientDo::End(outcome) => {
+                if std::env::var("TRACE").is_ok() && outcome == Outcome::Unverified {
+                    eprintln!("{:#?}", self.transfer);
+                }
                 self.ended = Some((self.now, outcome));
                 match outcome {
                     Outcome::Complete => assert_eq!(self.served, self.case.range.end),
