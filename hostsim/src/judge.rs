@@ -85,7 +85,10 @@ fn judge_origin(others: &[String], peers: usize, session: &SessionReport) -> Vec
     let expected = if peers > 1 { Dispute::Origin } else { Dispute::Open };
     if !got.clone().any(|lane| is(lane, expected)) {
         let all: Vec<String> = got.map(|lane| format!("{}: {}", lane.name, verdict(lane))).collect();
-        wrong.push(format!("the origin served variants, and nobody's verdict is {expected} ({})", all.join(", ")));
+        wrong.push(format!(
+            "the origin served variants, and nobody's verdict is {expected} ({})",
+            all.join(", ")
+        ));
     }
     wrong
 }
@@ -96,4 +99,93 @@ fn is(lane: &LaneReport, verdict: Dispute) -> bool {
 
 fn verdict(lane: &LaneReport) -> &str {
     lane.verdict.as_deref().unwrap_or("none")
+}
+
+#[cfg(test)]
+mod tests {
+    use bamqp_core::message::SessionId;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::Phase;
+
+    fn options(links: &str, fault: &str) -> Options {
+        let line = ["--links", links, "--fault", fault];
+        Options::parse(pico_args::Arguments::from_vec(line.map(Into::into).to_vec())).unwrap()
+    }
+
+    /// A session in which all brought something, with these peers' verdicts.
+    fn session(peers: &[(&str, Option<&str>)]) -> SessionReport {
+        let lane = |(name, verdict): &(&str, Option<&str>)| LaneReport {
+            name: (*name).into(),
+            bytes: 1,
+            requests: 1,
+            timeouts: 0,
+            failures: 0,
+            violations: 0,
+            duplicates: 0,
+            checked: 0,
+            mismatches: u32::from(verdict.is_some()),
+            verdict: verdict.map(Into::into),
+            copied: 0,
+            rate: 1,
+            rtt_us: 1,
+            state: "up".into(),
+        };
+        SessionReport {
+            id: SessionId([1; 16]),
+            target: "http://origin/".into(),
+            range: 0..4,
+            total: 4,
+            delivered: 4,
+            window_used: 1,
+            outcome: Some("complete".into()),
+            lanes: peers.iter().map(lane).collect(),
+        }
+    }
+
+    fn again(said: &str, session: SessionReport) -> (Again, Option<SessionReport>) {
+        let phase = Phase {
+            took: Duration::ZERO,
+            first_byte: None,
+            received: 4,
+            right: true,
+            verdict: "SHA-256 right".into(),
+        };
+        (Again { phase, peers: vec![("B".into(), said.into()), ("C".into(), "asked".into())] }, Some(session))
+    }
+
+    #[test]
+    fn a_liar_has_to_be_named_and_left_out() {
+        let options = options("9,9,9", "lie:B");
+        let named = session(&[("B", Some("lie")), ("C", None)]);
+        let without = || session(&[("C", None)]);
+        let judge = |session: SessionReport, again: (Again, Option<SessionReport>)| {
+            super::judge(&options, |_| true, Some(&session), Some(&again)).len()
+        };
+        assert_eq!(judge(named.clone(), again(BARRED, without())), 0);
+        assert_eq!(judge(named.clone(), again("asked", named.clone())), 2);
+        assert_eq!(judge(session(&[("B", None), ("C", None)]), again(BARRED, without())), 1);
+        assert_eq!(judge(session(&[("B", Some("open")), ("C", Some("lie"))]), again(BARRED, without())), 2);
+        assert_eq!(super::judge(&options, |_| false, Some(&session(&[("B", None)])), None).len(), 0);
+    }
+
+    #[test]
+    fn without_a_third_router_nobody_can_say_who_lied() {
+        let options = options("9,9", "lie:B");
+        let judge = |verdict| judge(&options, |_| true, Some(&session(&[("B", verdict)])), None).len();
+        assert_eq!((judge(Some("open")), judge(Some("lie")), judge(None)), (0, 1, 1));
+    }
+
+    #[test]
+    fn variants_are_the_origins_fault() {
+        let options = options("9,9,9,9", "variant:2");
+        let judge = |session| judge(&options, |_| true, Some(&session), None).len();
+        let all = |b, d| session(&[("B", b), ("C", None), ("D", d)]);
+        assert_eq!(judge(all(Some("inconsistent origin"), None)), 0);
+        assert_eq!(judge(all(None, Some("inconsistent origin"))), 0);
+        assert_eq!(judge(all(None, None)), 1);
+        assert_eq!(judge(all(Some("lie"), Some("inconsistent origin"))), 1);
+        assert_eq!(judge(session(&[("C", Some("lie"))])), 1, "it is blamed, and is honest");
+    }
 }

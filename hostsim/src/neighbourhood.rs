@@ -12,11 +12,12 @@ use bamqp_core::trust::{Conduct, PROBATION};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, PublicKey};
+use bamqp_router::peers::PeerView;
 use bamqp_router::status::SessionReport;
 use bamqp_router::trust_store::TrustStore;
 
-use crate::args::{LinkOptions, Options};
 use crate::answer::LIE;
+use crate::args::{LinkOptions, Options};
 use crate::fault::{Fault, router_name, variant_of};
 use crate::link::Link;
 use crate::origin::{Misdeed, Origin, Rules};
@@ -185,13 +186,20 @@ impl Neighbourhood {
         Ok(())
     }
 
-    /// What the coordinator has decided about each peer for its last session: its name, and the reason.
-    pub fn verdicts(&self) -> Vec<(String, String)> {
+    /// What the coordinator has decided about each peer: its name, and the reason. If the last download was not `pooled`,
+    /// there was nothing to decide but whether anybody can be asked at all.
+    pub fn verdicts(&self, pooled: bool) -> Vec<(String, String)> {
         let daemons = self.daemons();
         let Some(Some(daemon)) = daemons.first() else { return Vec::new() };
-        let views = daemon.shared().peers.views();
-        let said = |(verdict, _): (bamqp_core::select::Verdict, _)| verdict.to_string();
-        views.into_iter().map(|v| (v.name, v.verdict.map_or("not considered".into(), said))).collect()
+        let shared = daemon.shared();
+        let said = |view: PeerView| {
+            let verdict = match view.verdict.filter(|_| pooled) {
+                Some((verdict, _)) => verdict.to_string(),
+                None => format!("relayed, nobody was asked ({})", shared.trust.standing(view.key)),
+            };
+            (view.name, verdict)
+        };
+        shared.peers.views().into_iter().map(said).collect()
     }
 
     /// How many routers there may be.

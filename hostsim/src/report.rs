@@ -141,7 +141,10 @@ impl Report {
         line(format!("{:<11}{:>8.3}    of {}", "efficiency", self.efficiency(), mbits(self.limit)));
         line(format!("{:<11}{:>12}", "window used", size(u64::from(self.window_used))));
         let (cost, checked) = (self.check_cost() * 100.0, size(self.checked()));
-        line(format!("{:<11}{cost:>8.2} %  of the payload: {checked} fetched only to check peers", "checking"));
+        line(format!(
+            "{:<11}{cost:>8.2} %  of the payload: {checked} fetched only to check peers",
+            "checking"
+        ));
         for (fault, happened) in &self.faults {
             let what = if *happened { "happened" } else { "did not happen: nothing gave it the occasion" };
             line(format!("{:<11}{fault}: {what}", "fault"));
@@ -243,8 +246,9 @@ fn lane_json(lane: &Lane) -> String {
 }
 
 fn again_json(again: &Again) -> String {
-    let peer =
-        |(name, verdict): &(String, String)| format!("{{\"name\":{},\"verdict\":{}}}", quoted(name), quoted(verdict));
+    let peer = |(name, verdict): &(String, String)| {
+        format!("{{\"name\":{},\"verdict\":{}}}", quoted(name), quoted(verdict))
+    };
     let peers: Vec<String> = again.peers.iter().map(peer).collect();
     format!(
         "{{\"right\":{},\"seconds\":{:.3},\"peers\":[{}]}}",

@@ -102,17 +102,18 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         progress::show(
             name,
             total,
-            || session(&street).map_or_else(Vec::new, |session| lane_lines(&session)),
+            || session(&street, name).map_or_else(Vec::new, |session| lane_lines(&session)),
             |progress| client::download(street.proxy(), &street.url(name), &versions, progress),
         )
     };
     let pooled = pool("pooled");
     let happened = injector.finish();
-    let session = settled(&street, 1);
+    let session = settled(&street, "pooled");
     let again = options.faults.iter().any(|fault| fault.liar().is_some()).then(|| {
         let again = pool("again");
-        let session = settled(&street, 2);
-        (Again { phase: phase(&again, total, &digests), peers: street.verdicts() }, session)
+        let session = settled(&street, "again");
+        let peers = street.verdicts(session.is_some());
+        (Again { phase: phase(&again, total, &digests), peers }, session)
     });
     let mut repelled = attackers.join().map_err(|_| "an attacker has failed")??;
     repelled.extend(attack::finish(&street, &options.attacks)?);
@@ -162,17 +163,18 @@ fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
     }
 }
 
-/// The session of the last download that was pooled.
-fn session(street: &Neighbourhood) -> Option<SessionReport> {
-    street.sessions().into_iter().next_back()
+/// The session of the download of this name, if it is pooled.
+fn session(street: &Neighbourhood, name: &str) -> Option<SessionReport> {
+    let url = street.url(name);
+    street.sessions().into_iter().find(|session| session.target == url)
 }
 
-/// Session number `count` once it has ended, if there were so many: its counters are final then, and what follows for
-/// trust is decided.
-fn settled(street: &Neighbourhood, count: usize) -> Option<SessionReport> {
+/// The session of the download of this name once it has ended: its counters are final then, and what follows for trust is
+/// decided.
+fn settled(street: &Neighbourhood, name: &str) -> Option<SessionReport> {
     let deadline = Instant::now() + SETTLING;
     loop {
-        let session = street.sessions().into_iter().nth(count.saturating_sub(1));
+        let session = session(street, name);
         if session.as_ref().is_none_or(|session| session.outcome.is_some()) || Instant::now() > deadline {
             return session;
         }
