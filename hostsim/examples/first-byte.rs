@@ -81,6 +81,7 @@ fn measure(pairs: usize, rtt: u64) -> Result<(Vec<f64>, Vec<f64>), String> {
         seed: None,
         window: None,
         json: false,
+        trusted: false,
     };
     let bytes = generate(1, SIZE);
     let street = Neighbourhood::start(&options, 1, bytes.clone())?;

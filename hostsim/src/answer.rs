@@ -108,7 +108,13 @@ pub enum Misbehaviour {
     CorruptLength,
     /// Content-Range and body are of another range of the same length.
     WrongRange,
+    /// All is as it should be but the body's bytes, each of which is XORed with this. So are those of answers to requests
+    /// without a range.
+    Alter(u8),
 }
+
+/// What a liar's bytes are XORed with: none of them is right, nor what a variant or the changed file has.
+pub const LIE: u8 = 0xa5;
 
 /// An answer: the head, and which bytes of which version follow it.
 #[derive(Clone, Debug)]
@@ -117,8 +123,12 @@ pub struct Answer {
     pub status: u16,
     /// Status line and fields, with the empty line.
     pub head: Vec<u8>,
-    /// The file's bytes that follow.
+    /// A body of several ranges, with what is between them.
+    pub parts: Vec<u8>,
+    /// The file's bytes that follow, if there are no parts.
     pub body: Range<usize>,
+    /// What each of those is XORed with.
+    pub mask: u8,
     /// The connection ends after it.
     pub last: bool,
     /// A misbehaviour took place.
@@ -130,8 +140,9 @@ pub fn refuse(status: u16, last: bool) -> Answer {
     answer(status, &[("Content-Length", "0".into())], 0..0, last)
 }
 
-/// What `file`'s origin answers at `now`. Conditions in the order of RFC 9110 13.2.2; a `Range` of more than
-/// one range is ignored (14.2 lets a server do that).
+/// What `file`'s origin answers at `now`. Conditions in the order of RFC 9110 13.2.2; a `Range` of several ranges is
+/// ignored (14.2 lets a server do that) if they are more than [`MAX_RANGES`], more than [`MAX_PARTS`] bytes, or not all
+/// there.
 pub fn respond(request: &Request, file: &File, misbehaviour: Misbehaviour, now: SystemTime) -> Answer {
     let last = request.last;
     let size = file.bytes.len();
@@ -154,6 +165,15 @@ pub fn respond(request: &Request, file: &File, misbehaviour: Misbehaviour, now: 
     // A weak tag begins with W/ and so equals neither (RFC 9110 13.1.5).
     let same = request.if_range.as_deref().is_none_or(|v| v == file.etag || v == file.modified);
     let wanted = request.range.as_deref().filter(|_| same && request.method == "GET");
+    let mask = if let Misbehaviour::Alter(mask) = misbehaviour { mask } else { 0 };
+    if let Some(ranges) = wanted.and_then(|text| several_ranges(text, size)) {
+        let (parts, misbehaved) = multipart(&file.bytes, &ranges, misbehaviour, mask);
+        let fields = vec![
+            ("Content-Type", format!("multipart/byteranges; boundary={BOUNDARY}")),
+            ("Content-Length", parts.len().to_string()),
+        ];
+        return Answer { parts, misbehaved, ..answer(206, &described(fields), 0..0, last) };
+    }
     let range = match wanted.map_or(Wanted::Everything, |text| parse_range(text, size)) {
         Wanted::Part(range) => range,
         Wanted::Nothing => {
@@ -162,22 +182,60 @@ pub fn respond(request: &Request, file: &File, misbehaviour: Misbehaviour, now: 
         }
         Wanted::Everything => {
             let body = if request.method == "HEAD" { 0..0 } else { 0..size };
-            return answer(200, &described(vec![("Content-Length", size.to_string())]), body, last);
+            let misbehaved = mask != 0 && !body.is_empty();
+            let fields = described(vec![("Content-Length", size.to_string())]);
+            return Answer { mask, misbehaved, ..answer(200, &fields, body, last) };
         }
     };
     let (named, body) = misbehave(misbehaviour, &range, size);
-    let misbehaved = named != range || body != range;
+    let misbehaved = named != range || body != range || mask != 0;
     let fields = vec![
         ("Content-Range", format!("bytes {}-{}/{size}", named.start, named.end.saturating_sub(1))),
         ("Content-Length", body.len().to_string()),
     ];
-    Answer { misbehaved, ..answer(206, &described(fields), body, last) }
+    Answer { mask, misbehaved, ..answer(206, &described(fields), body, last) }
+}
+
+/// What stands between the parts of an answer.
+const BOUNDARY: &str = "00000000000000000017";
+
+/// Most ranges that are answered, as nginx and Apache have such limits.
+pub const MAX_RANGES: usize = 64;
+
+/// Most bytes of the file in an answer with several ranges.
+pub const MAX_PARTS: usize = 16 * 1024;
+
+/// The ranges of a request for more than one.
+fn several_ranges(text: &str, size: usize) -> Option<Vec<Range<usize>>> {
+    let set = text.strip_prefix("bytes=").filter(|set| set.contains(','))?;
+    let range = |one: &str| match parse_range(&format!("bytes={}", one.trim()), size) {
+        Wanted::Part(range) => Some(range),
+        Wanted::Everything | Wanted::Nothing => None,
+    };
+    let ranges = set.split(',').map(range).collect::<Option<Vec<_>>>()?;
+    let total: usize = ranges.iter().map(|range| range.len()).sum();
+    (ranges.len() <= MAX_RANGES && total <= MAX_PARTS).then_some(ranges)
+}
+
+/// A `multipart/byteranges` body (RFC 9110 section 14.6), and whether anything is wrong with it.
+fn multipart(bytes: &[u8], ranges: &[Range<usize>], how: Misbehaviour, mask: u8) -> (Vec<u8>, bool) {
+    let (mut body, mut misbehaved) = (Vec::new(), mask != 0);
+    for range in ranges {
+        let (named, part) = misbehave(how, range, bytes.len());
+        misbehaved |= named != *range || part != *range;
+        let (first, last, size) = (named.start, named.end.saturating_sub(1), bytes.len());
+        let head = format!("\r\n--{BOUNDARY}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend(bytes.get(part).unwrap_or_default().iter().map(|byte| byte ^ mask));
+    }
+    body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+    (body, misbehaved)
 }
 
 /// The range that the head names, and the one that follows.
 fn misbehave(how: Misbehaviour, range: &Range<usize>, size: usize) -> (Range<usize>, Range<usize>) {
     match how {
-        Misbehaviour::None => (range.clone(), range.clone()),
+        Misbehaviour::None | Misbehaviour::Alter(_) => (range.clone(), range.clone()),
         // An odd number of bytes short, but never empty: a single byte becomes none at all.
         Misbehaviour::CorruptLength => {
             let missing = 17.min(range.len().saturating_sub(1)).max(1);
@@ -216,7 +274,7 @@ fn answer(status: u16, fields: &[(&str, String)], body: Range<usize>, last: bool
         head.push_str("Connection: close\r\n");
     }
     head.push_str("\r\n");
-    Answer { status, head: head.into_bytes(), body, last, misbehaved: false }
+    Answer { status, head: head.into_bytes(), parts: Vec::new(), body, mask: 0, last, misbehaved: false }
 }
 
 #[derive(PartialEq, Eq)]

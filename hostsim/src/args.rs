@@ -8,7 +8,7 @@ use bamqp_core::time::Span;
 use pico_args::Arguments;
 
 use crate::attack::Attack;
-use crate::fault::{Fault, decimal, router_name};
+use crate::fault::{Fault, decimal, router_name, variant_of};
 
 /// Most links of one run: the routers are named A to Z.
 pub const MAX_LINKS: usize = 26;
@@ -37,14 +37,21 @@ the file over the first link alone, then pooled over all of them, and compares. 
                     change:@T            the file changes at the origin
                     one-shot             the URL is good for one request
                     per-ip-limit:K       the origin serves K connections of an address
+                    lie:N                peer N alters all bytes of each chunk; then a second
+                                         download shows whether it is still asked
+                    lie-once:N           the same, of one chunk only
+                    variant:K, variant   the origin serves K variants under one ETag, or each
+                                         router its own (router i gets number i modulo K)
                     replay:N             the INIT to peer N is sent again, to it and to others
                     impersonate:N        somebody asks peer N in the coordinator's name
                     forge-log:N          peer N's owner alters its log afterwards
                   N: 0 or A is the own link, 1 or B the first peer; T: 1.5s, 300ms; F: 0.1
+  --trusted       the peers have three clean sessions behind them: they are checked lightly
   --seed N        number that the file's bytes and the keys follow from              [random]
   --json          the result as one JSON object on the last line
 
-Exit code: 0 if the bytes were right, 1 if not, 2 for wrong arguments.
+Exit code: 0 if the bytes were right and who lied, and nobody else, was found out; 1 if not;
+2 for wrong arguments.
 ";
 
 /// One internet link as asked for.
@@ -82,6 +89,8 @@ pub struct Options {
     pub window: Option<u32>,
     /// Print the JSON object.
     pub json: bool,
+    /// The coordinator trusts its peers from the start.
+    pub trusted: bool,
 }
 
 impl Options {
@@ -107,6 +116,7 @@ impl Options {
         let window = value("--window", WINDOW)?;
         let seed = value("--seed", SEED)?;
         let json = args.contains("--json");
+        let trusted = args.contains("--trusted");
         nothing_left(args.finish())?;
 
         let wrong = |name, text: &str, expected| format!("{name} {text}: {expected}");
@@ -150,8 +160,10 @@ impl Options {
             .map(|text| {
                 let fault: Fault = text.parse().map_err(|error| format!("{error}, {}", Attack::FORMS))?;
                 match fault.router() {
-                    Some(router) if router >= links.len() => Err(no_router(text, 0)),
-                    _ => Ok(fault),
+                    Some(router) if router >= links.len() => {
+                        Err(no_router(text, usize::from(fault.liar().is_some())))
+                    }
+                    _ => can_be_told(text, fault, links.len()),
                 }
             })
             .collect::<Result<_, _>>()?;
@@ -160,7 +172,21 @@ impl Options {
             attack.ok_or_else(|| no_router(text, 1))
         });
         let attacks = attacks.collect::<Result<_, _>>()?;
-        Ok(Options { links, size, file, faults, attacks, seed, window, json })
+        Ok(Options { links, size, file, faults, attacks, seed, window, json, trusted })
+    }
+}
+
+/// Refuses variants of which exactly one peer among others gets another one than all of them and the own link: nothing
+/// tells that one from a liar.
+fn can_be_told(text: &str, fault: Fault, routers: usize) -> Result<Fault, String> {
+    let Fault::Variant { count } = fault else { return Ok(fault) };
+    let others = (1..routers).filter(|router| variant_of(*router, count) != 0).count();
+    match others == 1 && routers > 2 {
+        true => Err(format!(
+            "--fault {text}: expected at least 4 links, so that two peers get another variant than the own link: \
+             one alone can't be told from a liar"
+        )),
+        false => Ok(fault),
     }
 }
 

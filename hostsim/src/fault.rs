@@ -56,6 +56,26 @@ pub enum Fault {
         /// Connections per source address, at least 1.
         connections: usize,
     },
+    /// All that the origin serves to the router is altered from the first byte to the last: to the coordinator it lies.
+    Lie {
+        /// Which router, a peer.
+        router: usize,
+    },
+    /// The same, for one chunk only, which is not the first.
+    LieOnce {
+        /// Which router, a peer.
+        router: usize,
+    },
+    /// The origin serves different bytes under the same ETag and length, by source address.
+    Variant {
+        /// How many variants: router i gets number i modulo it, at least 2. `None`: each router its own.
+        count: Option<usize>,
+    },
+}
+
+/// Which of `count` variants router `number` gets; number 0 is the file as it is.
+pub fn variant_of(number: usize, count: Option<usize>) -> usize {
+    count.map_or(number, |count| number % count.max(1))
 }
 
 /// Why a `--fault` was not understood: a line that says what would be right.
@@ -80,8 +100,9 @@ pub fn router_name(number: usize) -> String {
 
 impl Fault {
     /// What all faults look like, in one line.
-    pub const FORMS: &str = "kill:N@T, stall:N@T, slow:N@TxF, corrupt-length:N, wrong-range:N, change:@T, one-shot or \
-         per-ip-limit:K (N: 0 or A = own link, 1 or B = first peer…; T: 1.5s or 300ms; F: 0.1; K: 1, 2…)";
+    pub const FORMS: &str = "kill:N@T, stall:N@T, slow:N@TxF, corrupt-length:N, wrong-range:N, change:@T, one-shot, \
+         per-ip-limit:K, lie:N, lie-once:N, variant or variant:K (N: 0 or A = own link, 1 or B = first peer…; \
+         T: 1.5s or 300ms; F: 0.1; K: 1, 2…)";
 
     /// When it happens, for those that happen at a moment.
     pub fn at(&self) -> Option<Duration> {
@@ -90,6 +111,15 @@ impl Fault {
             Fault::Slow { at, .. } | Fault::Change { at } => Some(at),
             Fault::CorruptLength { .. } | Fault::WrongRange { .. } => None,
             Fault::OneShot | Fault::PerIpLimit { .. } => None,
+            Fault::Lie { .. } | Fault::LieOnce { .. } | Fault::Variant { .. } => None,
+        }
+    }
+
+    /// The router that is made a liar, if one is.
+    pub fn liar(&self) -> Option<usize> {
+        match *self {
+            Fault::Lie { router } | Fault::LieOnce { router } => Some(router),
+            _ => None,
         }
     }
 
@@ -100,7 +130,8 @@ impl Fault {
                 Some(router)
             }
             Fault::CorruptLength { router } | Fault::WrongRange { router } => Some(router),
-            Fault::Change { .. } | Fault::OneShot | Fault::PerIpLimit { .. } => None,
+            Fault::Lie { router } | Fault::LieOnce { router } => Some(router),
+            Fault::Change { .. } | Fault::OneShot | Fault::PerIpLimit { .. } | Fault::Variant { .. } => None,
         }
     }
 }
@@ -119,6 +150,10 @@ impl fmt::Display for Fault {
             Fault::Change { at } => write!(f, "change:@{}", seconds(at)),
             Fault::OneShot => f.write_str("one-shot"),
             Fault::PerIpLimit { connections } => write!(f, "per-ip-limit:{connections}"),
+            Fault::Lie { router } => write!(f, "lie:{}", router_name(*router)),
+            Fault::LieOnce { router } => write!(f, "lie-once:{}", router_name(*router)),
+            Fault::Variant { count: Some(count) } => write!(f, "variant:{count}"),
+            Fault::Variant { count: None } => f.write_str("variant"),
         }
     }
 }
@@ -137,7 +172,16 @@ impl FromStr for Fault {
             Some(("per-ip-limit", rest)) => {
                 count(rest).filter(|k| *k > 0).map(|connections| Fault::PerIpLimit { connections })
             }
+            // The own link is whom the others are compared with.
+            Some(("lie", rest)) => router(rest).filter(|n| *n > 0).map(|router| Fault::Lie { router }),
+            Some(("lie-once", rest)) => {
+                router(rest).filter(|n| *n > 0).map(|router| Fault::LieOnce { router })
+            }
+            Some(("variant", rest)) => {
+                count(rest).filter(|k| *k > 1).map(|count| Fault::Variant { count: Some(count) })
+            }
             None if text == "one-shot" => Some(Fault::OneShot),
+            None if text == "variant" => Some(Fault::Variant { count: None }),
             _ => None,
         };
         parsed.ok_or_else(|| FaultError(format!("--fault {text}: expected {}", Fault::FORMS)))

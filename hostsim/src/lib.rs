@@ -6,6 +6,7 @@
 //!          │          └─▶ origin ─▶ answer (what HTTP says)
 //!          │                 └─▶ paced ─▶ flow (TCP's start) ─▶ link (rate, delay, queue)
 //!          ├─▶ fault (what goes wrong, and when)
+//!          ├─▶ judge (who had to be found out)
 //!          ├─▶ client (the household's program), progress
 //!          └─▶ report (the summary, and as JSON)
 //! ```
@@ -16,6 +17,7 @@ pub mod attack;
 pub mod client;
 pub mod fault;
 pub mod flow;
+pub mod judge;
 pub mod link;
 pub mod model;
 pub mod neighbourhood;

@@ -8,13 +8,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bamqp_core::channel::Refusal;
+use bamqp_core::trust::{Conduct, PROBATION};
 use bamqp_router::config::{Config, Peer};
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, PublicKey};
+use bamqp_router::peers::PeerView;
 use bamqp_router::status::SessionReport;
+use bamqp_router::trust_store::TrustStore;
 
+use crate::answer::LIE;
 use crate::args::{LinkOptions, Options};
-use crate::fault::{Fault, router_name};
+use crate::fault::{Fault, router_name, variant_of};
 use crate::link::Link;
 use crate::origin::{Misdeed, Origin, Rules};
 
@@ -168,6 +172,36 @@ impl Neighbourhood {
         Ok(())
     }
 
+    /// Has the coordinator, before it starts, remember that all others have served well in three sessions.
+    pub fn trust_all(&self) -> Result<(), String> {
+        let config = self.config(0, 1..self.links.len())?;
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|error| format!("{}: {error}", config.state_dir.display()))?;
+        let store = TrustStore::open(&config);
+        let served = Conduct { requests: 8, bytes: 8 << 20, ..Conduct::default() };
+        for key in self.keys.iter().skip(1).map(KeyPair::fingerprint) {
+            (0..PROBATION).for_each(|_| store.add(key, &served, None));
+        }
+        store.close();
+        Ok(())
+    }
+
+    /// What the coordinator has decided about each peer: its name, and the reason. If the last download was not `pooled`,
+    /// there was nothing to decide but whether anybody can be asked at all.
+    pub fn verdicts(&self, pooled: bool) -> Vec<(String, String)> {
+        let daemons = self.daemons();
+        let Some(Some(daemon)) = daemons.first() else { return Vec::new() };
+        let shared = daemon.shared();
+        let said = |view: PeerView| {
+            let verdict = match view.verdict.filter(|_| pooled) {
+                Some((verdict, _)) => verdict.to_string(),
+                None => format!("relayed, nobody was asked ({})", shared.trust.standing(view.key)),
+            };
+            (view.name, verdict)
+        };
+        shared.peers.views().into_iter().map(said).collect()
+    }
+
     /// How many routers there may be.
     pub fn routers(&self) -> usize {
         self.links.len()
@@ -231,6 +265,7 @@ impl Neighbourhood {
             // These are the origin's rules, not events.
             Fault::CorruptLength { .. } | Fault::WrongRange { .. } => {}
             Fault::OneShot | Fault::PerIpLimit { .. } => {}
+            Fault::Lie { .. } | Fault::LieOnce { .. } | Fault::Variant { .. } => {}
         }
     }
 
@@ -243,6 +278,14 @@ impl Neighbourhood {
                 Fault::WrongRange { router } => rules.wrong_range.push(self.place.router(router)),
                 Fault::OneShot => rules.one_shot = true,
                 Fault::PerIpLimit { connections } => rules.per_ip_limit = Some(connections),
+                Fault::Lie { router } => drop(rules.altered.insert(self.place.router(router), LIE)),
+                Fault::LieOnce { router } => rules.altered_once.push(self.place.router(router)),
+                Fault::Variant { count } => {
+                    for router in 1..self.links.len() {
+                        let mask = variant_of(router, count) as u8; // there are at most 26 routers
+                        rules.altered.entry(self.place.router(router)).or_insert(mask);
+                    }
+                }
                 Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => {}
             }
         }
@@ -257,6 +300,8 @@ impl Neighbourhood {
             Fault::WrongRange { router } => did(Misdeed::WrongRange, router),
             Fault::OneShot => self.origin.did(Misdeed::OneShot, None),
             Fault::PerIpLimit { .. } => self.origin.did(Misdeed::PerIpLimit, None),
+            Fault::Lie { router } | Fault::LieOnce { router } => did(Misdeed::Altered, router),
+            Fault::Variant { .. } => self.origin.did(Misdeed::Altered, None),
             Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => 0,
         }
     }

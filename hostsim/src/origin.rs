@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::time::Instant;
 
 use crate::answer::{self, Answer, File, Misbehaviour, Request};
@@ -28,6 +29,10 @@ pub struct Rules {
     pub one_shot: bool,
     /// Connections of a source address beyond so many get 503.
     pub per_ip_limit: Option<usize>,
+    /// Sources that get other bytes: each XORed with this.
+    pub altered: HashMap<IpAddr, u8>,
+    /// Sources of which one range request of at least a slot, the second, is answered with other bytes.
+    pub altered_once: Vec<IpAddr>,
 }
 
 /// What was done wrong to one request.
@@ -41,6 +46,8 @@ pub enum Misdeed {
     OneShot,
     /// 503, see [`Rules::per_ip_limit`].
     PerIpLimit,
+    /// Other bytes, see [`Rules::altered`] and [`Rules::altered_once`].
+    Altered,
 }
 
 /// The router behind one source address.
@@ -69,6 +76,8 @@ pub(crate) struct Shared {
     rules: Mutex<Rules>,
     used: AtomicBool,
     misdeeds: Mutex<HashMap<(Misdeed, IpAddr), u64>>,
+    /// How many chunks were asked for by those of [`Rules::altered_once`].
+    chunks: Mutex<HashMap<IpAddr, u32>>,
     sources: HashMap<IpAddr, Arc<Source>>,
     stopping: AtomicBool,
 }
@@ -88,6 +97,8 @@ impl Shared {
             (Misbehaviour::CorruptLength, Some(Misdeed::CorruptLength))
         } else if rules.wrong_range.contains(&source.address) {
             (Misbehaviour::WrongRange, Some(Misdeed::WrongRange))
+        } else if let Some(mask) = rules.altered.get(&source.address) {
+            (Misbehaviour::Alter(*mask), Some(Misdeed::Altered))
         } else {
             (Misbehaviour::None, None)
         };
@@ -96,8 +107,17 @@ impl Shared {
         } else if rules.one_shot && self.used.swap(true, Ordering::Relaxed) {
             (answer::refuse(403, request.last), Some(Misdeed::OneShot))
         } else {
-            let answer = answer::respond(request, &file, misbehaviour, SystemTime::now());
-            let misdeed = misdeed.filter(|_| answer.misbehaved);
+            let mut answer = answer::respond(request, &file, misbehaviour, SystemTime::now());
+            let mut misdeed = misdeed.filter(|_| answer.misbehaved);
+            let is_chunk = answer.status == 206 && answer.body.len() >= SLOT_BYTES;
+            if is_chunk && rules.altered_once.contains(&source.address) {
+                let mut chunks = lock(&self.chunks);
+                let count = chunks.entry(source.address).or_default();
+                *count += 1;
+                if *count == 2 {
+                    (answer.mask, misdeed) = (answer::LIE, Some(Misdeed::Altered));
+                }
+            }
             (answer, misdeed)
         };
         if let Some(misdeed) = misdeed {
@@ -149,6 +169,7 @@ impl Origin {
             rules: Mutex::default(),
             used: AtomicBool::new(false),
             misdeeds: Mutex::default(),
+            chunks: Mutex::default(),
             sources: links.into_iter().map(source).collect(),
             stopping: AtomicBool::new(false),
         });
@@ -164,10 +185,12 @@ impl Origin {
         self.address
     }
 
-    /// From now on it misbehaves like this; a one-shot URL is fresh again.
+    /// From now on it misbehaves like this; a one-shot URL is fresh again, and chunks are
+    /// counted anew.
     pub fn set_rules(&self, rules: Rules) {
         *lock(&self.shared.rules) = rules;
         self.shared.used.store(false, Ordering::Relaxed);
+        lock(&self.shared.chunks).clear();
     }
 
     /// How many requests it did wrong to.

@@ -9,6 +9,7 @@
 //! All moments are absolute: who wakes up late schedules as of the moment that it missed, so the machine's noise
 //! does not slow the link. Only a receiver that does not read does.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use bamqp_core::time::{Instant, Span};
 
-use crate::answer::{self, File, Request};
+use crate::answer::{self, Answer, File, Request};
 use crate::flow::{Flow, SEGMENT};
 use crate::origin::{Shared, Source};
 
@@ -81,14 +82,21 @@ impl Shelf {
 /// Bytes on their way: the head of an answer or a piece of the file.
 enum Piece {
     Head(Vec<u8>),
-    Body(Arc<File>, Range<usize>),
+    /// Each byte XORed with the last.
+    Body(Arc<File>, Range<usize>, u8),
 }
 
 impl Piece {
-    fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
-            Piece::Head(head) => head,
-            Piece::Body(file, range) => file.bytes.get(range.clone()).unwrap_or_default(),
+            Piece::Head(head) => Cow::Borrowed(head),
+            Piece::Body(file, range, mask) => {
+                let bytes = file.bytes.get(range.clone()).unwrap_or_default();
+                match mask {
+                    0 => Cow::Borrowed(bytes),
+                    mask => bytes.iter().map(|byte| byte ^ mask).collect(),
+                }
+            }
         }
     }
 }
@@ -99,6 +107,7 @@ struct Rest {
     head: Vec<u8>,
     file: Arc<File>,
     body: Range<usize>,
+    mask: u8,
     last: bool,
 }
 
@@ -218,7 +227,7 @@ impl Writer<'_> {
             let Some((at, piece)) = self.line.pop_front() else { return Ok(()) };
             let bytes = piece.bytes();
             let mut stream = self.stream;
-            stream.write_all(bytes)?;
+            stream.write_all(&bytes)?;
             self.flow.arrived(at, bytes.len() as u64);
             self.source.count(bytes.len() as u64);
             let done = self.shared.now();
@@ -249,7 +258,7 @@ impl Writer<'_> {
                 let part = rest.body.start..end;
                 rest.body.start = end;
                 let bytes = part.len() as u64;
-                (Piece::Body(rest.file.clone(), part), bytes)
+                (Piece::Body(rest.file.clone(), part, rest.mask), bytes)
             } else {
                 let head = std::mem::take(&mut rest.head);
                 let bytes = head.len() as u64;
@@ -275,13 +284,15 @@ impl Writer<'_> {
             let due = inbox.requests.front().is_some_and(|(at, _)| *at <= now);
             due.then(|| inbox.requests.pop_front()).flatten()
         })?;
-        let (answer, file) = match request {
+        let (mut answer, file) = match request {
             Ok(request) => self.shared.answer(self.source, &request, self.limited),
             Err(answer::BadRequest) => {
                 (answer::refuse(400, true), Arc::new(File::new(Arc::default(), std::time::UNIX_EPOCH)))
             }
         };
-        Some(Rest { since, head: answer.head, file, body: answer.body, last: answer.last })
+        answer.head.append(&mut answer.parts);
+        let Answer { head, body, mask, last, .. } = answer;
+        Some(Rest { since, head, file, body, mask, last })
     }
 
     /// When there is something to do again, if nobody asks for anything before.

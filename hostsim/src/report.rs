@@ -73,17 +73,42 @@ pub struct Report {
     pub faults_injected: u64,
     /// In the order of the links.
     pub lanes: Vec<Lane>,
+    /// A second pooled download, after somebody was found out.
+    pub again: Option<Again>,
+    /// Who should have been found out and was not, or was and should not: a line each.
+    pub wrong: Vec<String>,
+}
+
+/// The second pooled download.
+#[derive(Clone, Debug)]
+pub struct Again {
+    /// What it came to.
+    pub phase: Phase,
+    /// Each peer, and whether it was asked or why not.
+    pub peers: Vec<(String, String)>,
 }
 
 impl Report {
-    /// The bytes were right, both times.
+    /// The bytes were right each time, and the right ones were found out.
     pub fn ok(&self) -> bool {
-        self.own.right && self.pooled.right
+        let again = self.again.as_ref().is_none_or(|again| again.phase.right);
+        self.own.right && self.pooled.right && again && self.wrong.is_empty()
+    }
+
+    /// Bytes of the pooled download that were fetched only to check peers, heads included.
+    pub fn checked(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.checked).sum()
+    }
+
+    /// The same as a share of the payload.
+    pub fn check_cost(&self) -> f64 {
+        self.checked() as f64 / self.pooled.received.max(1) as f64
     }
 
     /// How much faster pooled was than the own link alone; only if both brought the file.
     pub fn speedup(&self) -> Option<f64> {
-        self.ok().then(|| self.own.took.as_secs_f64() / self.pooled.took.as_secs_f64().max(1e-6))
+        let both = self.own.right && self.pooled.right;
+        both.then(|| self.own.took.as_secs_f64() / self.pooled.took.as_secs_f64().max(1e-6))
     }
 
     /// Goodput of the pooled download as a share of the links' sum.
@@ -115,6 +140,11 @@ impl Report {
         }
         line(format!("{:<11}{:>8.3}    of {}", "efficiency", self.efficiency(), mbits(self.limit)));
         line(format!("{:<11}{:>12}", "window used", size(u64::from(self.window_used))));
+        let (cost, checked) = (self.check_cost() * 100.0, size(self.checked()));
+        line(format!(
+            "{:<11}{cost:>8.2} %  of the payload: {checked} fetched only to check peers",
+            "checking"
+        ));
         for (fault, happened) in &self.faults {
             let what = if *happened { "happened" } else { "did not happen: nothing gave it the occasion" };
             line(format!("{:<11}{fault}: {what}", "fault"));
@@ -160,6 +190,15 @@ impl Report {
                 ));
             }
         }
+        if let Some(again) = &self.again {
+            line(phase("again", &again.phase));
+            for (peer, verdict) in &again.peers {
+                line(format!("{:<11}peer {peer}: {verdict}", ""));
+            }
+        }
+        for wrong in &self.wrong {
+            line(format!("{:<11}{wrong}", "WRONG"));
+        }
         out
     }
 
@@ -182,8 +221,12 @@ impl Report {
         field("own_first_byte_ms", ms(self.own.first_byte));
         field("window_used", self.window_used.to_string());
         field("faults_injected", self.faults_injected.to_string());
+        field("check_cost", format!("{:.4}", self.check_cost()));
         let lanes: Vec<String> = self.lanes.iter().map(lane_json).collect();
         field("lanes", format!("[{}]", lanes.join(",")));
+        field("again", self.again.as_ref().map_or("null".into(), again_json));
+        let wrong: Vec<String> = self.wrong.iter().map(|wrong| quoted(wrong)).collect();
+        field("wrong", format!("[{}]", wrong.join(",")));
         out.push('}');
         out
     }
@@ -199,6 +242,19 @@ fn lane_json(lane: &Lane) -> String {
         lane.violations,
         lane.checked,
         lane.verdict.as_deref().map_or("null".into(), quoted)
+    )
+}
+
+fn again_json(again: &Again) -> String {
+    let peer = |(name, verdict): &(String, String)| {
+        format!("{{\"name\":{},\"verdict\":{}}}", quoted(name), quoted(verdict))
+    };
+    let peers: Vec<String> = again.peers.iter().map(peer).collect();
+    format!(
+        "{{\"right\":{},\"seconds\":{:.3},\"peers\":[{}]}}",
+        again.phase.right,
+        again.phase.took.as_secs_f64(),
+        peers.join(",")
     )
 }
 
@@ -275,6 +331,8 @@ mod tests {
             faults: vec![("kill:B@1s".into(), true)],
             faults_injected: 1,
             lanes: vec![lane("A", 600_000), lane("\"B\"", 400_000)],
+            again: None,
+            wrong: Vec::new(),
         }
     }
 
@@ -284,11 +342,30 @@ mod tests {
             report().json(),
             "{\"ok\":true,\"own_seconds\":5.000,\"pooled_seconds\":2.500,\"speedup\":2.000,\
              \"goodput_bps\":3200000,\"limit_bps\":4000000,\"efficiency\":0.8000,\"first_byte_ms\":61.500,\
-             \"own_first_byte_ms\":61.500,\"window_used\":65536,\"faults_injected\":1,\"lanes\":[\
+             \"own_first_byte_ms\":61.500,\"window_used\":65536,\"faults_injected\":1,\"check_cost\":0.0010,\"lanes\":[\
              {\"name\":\"A\",\"bytes\":600000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
              \"checked\":500,\"verdict\":null},\
              {\"name\":\"\\\"B\\\"\",\"bytes\":400000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
-             \"checked\":500,\"verdict\":null}]}"
+             \"checked\":500,\"verdict\":null}],\"again\":null,\"wrong\":[]}"
+        );
+    }
+
+    #[test]
+    fn who_was_not_found_out_makes_a_run_fail() {
+        let mut report = report();
+        let peers = vec![("B".into(), "not asked: barred (lie)".into())];
+        report.again = Some(Again { phase: report.pooled.clone(), peers });
+        assert!(report.ok());
+        assert!(report.summary().contains("peer B: not asked: barred (lie)"));
+        report.wrong.push("C is blamed".into());
+        assert!(!report.ok() && report.speedup().is_some());
+        let json = report.json();
+        assert!(
+            json.contains(
+                "\"again\":{\"right\":true,\"seconds\":2.500,\"peers\":[{\"name\":\"B\",\
+                 \"verdict\":\"not asked: barred (lie)\"}]},\"wrong\":[\"C is blamed\"]}"
+            ),
+            "{json}"
         );
     }
 

@@ -16,9 +16,10 @@ use crate::args::{HELP, LinkOptions, MAX_SIZE, Options};
 use crate::attack;
 use crate::client::{self, Download, End};
 use crate::fault::{Fault, Injector, router_name};
+use crate::judge::judge;
 use crate::neighbourhood::{Neighbourhood, generate};
 use crate::progress::{self, LaneLine};
-use crate::report::{Lane, Phase, Report, mbits, size};
+use crate::report::{Again, Lane, Phase, Report, mbits, size};
 
 /// How long the routers may get to know each other before the client comes.
 const GREETING: Duration = Duration::from_millis(300);
@@ -81,6 +82,9 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         client::download(street.proxy(), &street.url("own"), &versions, progress)
     });
     street.stop_router(0);
+    if options.trusted {
+        street.trust_all()?;
+    }
 
     let routers = options.links.len();
     for peer in 1..routers {
@@ -94,14 +98,23 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         Injector::start(&options.faults, move |fault| street.inject(fault))
     };
     let attackers = attack::start(&street, &options.attacks);
-    let pooled = progress::show(
-        "pooled",
-        total,
-        || session(&street).map_or_else(Vec::new, |session| lane_lines(&session)),
-        |progress| client::download(street.proxy(), &street.url("pooled"), &versions, progress),
-    );
+    let pool = |name| {
+        progress::show(
+            name,
+            total,
+            || session(&street, name).map_or_else(Vec::new, |session| lane_lines(&session)),
+            |progress| client::download(street.proxy(), &street.url(name), &versions, progress),
+        )
+    };
+    let pooled = pool("pooled");
     let happened = injector.finish();
-    let session = settled(&street);
+    let session = settled(&street, "pooled");
+    let again = options.faults.iter().any(|fault| fault.liar().is_some()).then(|| {
+        let again = pool("again");
+        let session = settled(&street, "again");
+        let peers = street.verdicts(session.is_some());
+        (Again { phase: phase(&again, total, &digests), peers }, session)
+    });
     let mut repelled = attackers.join().map_err(|_| "an attacker has failed")??;
     repelled.extend(attack::finish(&street, &options.attacks)?);
 
@@ -114,6 +127,8 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
                 .iter()
                 .map(|(attack, tries)| (format!("{attack}, {tries} tries, each found out"), *tries > 0)),
         );
+    let done = |fault: &Fault| street.done(fault) > 0;
+    let wrong = judge(options, done, session.as_ref(), again.as_ref());
     Ok(Report {
         seed,
         size: total,
@@ -127,6 +142,8 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
             + street.origin().misbehaved()
             + repelled.iter().map(|(_, tries)| tries).sum::<u64>(),
         lanes: session.map_or_else(Vec::new, |session| lanes(&session)),
+        again: again.map(|(again, _)| again),
+        wrong,
     })
 }
 
@@ -146,16 +163,18 @@ fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
     }
 }
 
-/// The session of the pooled download: there is no other.
-fn session(street: &Neighbourhood) -> Option<SessionReport> {
-    street.sessions().into_iter().next_back()
+/// The session of the download of this name, if it is pooled.
+fn session(street: &Neighbourhood, name: &str) -> Option<SessionReport> {
+    let url = street.url(name);
+    street.sessions().into_iter().find(|session| session.target == url)
 }
 
-/// The session once it has ended: its counters are final then.
-fn settled(street: &Neighbourhood) -> Option<SessionReport> {
+/// The session of the download of this name once it has ended: its counters are final then, and what follows for trust is
+/// decided.
+fn settled(street: &Neighbourhood, name: &str) -> Option<SessionReport> {
     let deadline = Instant::now() + SETTLING;
     loop {
-        let session = session(street);
+        let session = session(street, name);
         if session.as_ref().is_none_or(|session| session.outcome.is_some()) || Instant::now() > deadline {
             return session;
         }

@@ -21,7 +21,7 @@ fn the_defaults() {
     assert!(options.links.iter().all(|link| link.rtt == Span::from_millis(30)));
     assert_eq!(options.size, 20 << 20);
     assert_eq!((options.file, options.seed, options.window, options.json), (None, None, None, false));
-    assert!(options.faults.is_empty());
+    assert!(options.faults.is_empty() && !options.trusted);
 }
 
 #[test]
@@ -40,6 +40,7 @@ fn every_option() {
         "--seed",
         "18446744073709551615",
         "--json",
+        "--trusted",
     ])
     .unwrap();
     assert_eq!(options.links[0], LinkOptions { mbits: 8.0, rtt: Span::from_millis(5) });
@@ -49,7 +50,7 @@ fn every_option() {
     assert_eq!(options.window, Some(256 << 10));
     assert_eq!(options.seed, Some(u64::MAX));
     assert_eq!(options.faults.len(), 2);
-    assert!(options.json);
+    assert!(options.json && options.trusted);
     assert_eq!(parse(&["--size", "20MB"]).unwrap().size, 20_000_000);
     assert_eq!(parse(&["--size", "77"]).unwrap().size, 77);
 }
@@ -75,6 +76,9 @@ fn wrong_arguments_get_one_line_and_code_2() {
         (&["--fault", "melt:1@1s"], "expected kill:N@T"),
         (&["--fault"], "expected kill:N@T"),
         (&["--fault", "kill:4@1s"], "expected a router from 0 to 3 (A to D)"),
+        (&["--fault", "lie:4"], "expected a router from 1 to 3 (B to D)"),
+        (&["--fault", "lie:A"], "lie:N"),
+        (&["--links", "9,9,9", "--fault", "variant:2"], "--fault variant:2: expected at least 4 links"),
         (&["--frobnicate"], "--frobnicate: expected"),
         (&["run", "extra"], "extra: expected"),
         (&["walk"], "walk: expected run or model"),

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hostsim::fault::{Fault, Injector, router_name};
+use hostsim::fault::{Fault, Injector, router_name, variant_of};
 
 fn parse(text: &str) -> Fault {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -23,6 +23,17 @@ fn every_form() {
     assert_eq!(parse("change:@2s"), Fault::Change { at: at(2000) });
     assert_eq!(parse("one-shot"), Fault::OneShot);
     assert_eq!(parse("per-ip-limit:1"), Fault::PerIpLimit { connections: 1 });
+    assert_eq!(parse("lie:B"), Fault::Lie { router: 1 });
+    assert_eq!(parse("lie-once:2"), Fault::LieOnce { router: 2 });
+    assert_eq!(parse("variant:3"), Fault::Variant { count: Some(3) });
+    assert_eq!(parse("variant"), Fault::Variant { count: None });
+}
+
+#[test]
+fn variants_go_by_the_number_of_the_router() {
+    let all = |count| (0..5).map(|router| variant_of(router, count)).collect::<Vec<_>>();
+    assert_eq!(all(Some(2)), [0, 1, 0, 1, 0]);
+    assert_eq!(all(None), [0, 1, 2, 3, 4]);
 }
 
 #[test]
@@ -30,7 +41,8 @@ fn what_is_shown_reads_back() {
     for text in ["kill:A@0.3s", "stall:D@2s", "slow:B@1.25sx0.1", "corrupt-length:Z", "wrong-range:B"] {
         assert_eq!(parse(text).to_string(), text);
     }
-    for text in ["change:@1.5s", "one-shot", "per-ip-limit:3"] {
+    for text in ["change:@1.5s", "one-shot", "per-ip-limit:3", "lie:B", "lie-once:C", "variant:2", "variant"]
+    {
         assert_eq!(parse(text).to_string(), text);
     }
     assert_eq!(router_name(0), "A");
@@ -74,6 +86,14 @@ fn anything_else_is_one_line_that_lists_what_is_right() {
         "per-ip-limit:99999999999999999999",
         "Kill:1@1s",
         "melt:1@1s",
+        "lie",
+        "lie:0",
+        "lie:A",
+        "lie:1@1s",
+        "lie-once:",
+        "variant:",
+        "variant:1",
+        "variant:B",
         "kill:1@1s ",
         "käse:1@1s",
     ];
@@ -85,7 +105,9 @@ fn anything_else_is_one_line_that_lists_what_is_right() {
         {
             assert!(error.contains(form), "{error}");
         }
-        assert!(error.contains("one-shot") && error.contains("per-ip-limit:K"), "{error}");
+        for form in ["one-shot", "per-ip-limit:K", "lie:N", "lie-once:N", "variant:K"] {
+            assert!(error.contains(form), "{error}");
+        }
     }
 }
 

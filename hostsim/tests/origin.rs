@@ -183,11 +183,70 @@ fn conditions_and_ranges() {
     assert_eq!(status(format!("{range}If-Match: \"other\", {etag}\r\n")), 206);
     assert_eq!(status(format!("{range}If-Match: \"other\"\r\n")), 412);
     assert_eq!(status(format!("If-None-Match: W/{etag}\r\n")), 304);
-    assert_eq!(status("Range: bytes=1-2,5-6\r\n".into()), 200);
+    assert_eq!(status("Range: bytes=1-2,5000-5001\r\n".into()), 200, "not all there");
+    assert_eq!(status("Range: bytes=1-2,5-4\r\n".into()), 200, "not ranges");
     let beyond = street.ask(0, "Range: bytes=1000-\r\n");
     assert_eq!((beyond.status, beyond.field("Content-Range")), (416, Some("bytes */1000")));
     let clamped = street.ask(0, "Range: bytes=990-5000\r\n");
     assert_eq!((clamped.status, clamped.field("Content-Range")), (206, Some("bytes 990-999/1000")));
+}
+
+#[test]
+fn several_ranges_are_parts_of_one_answer() {
+    let street = street(1000);
+    let answer = street.ask(0, "Range: bytes=990-999, 0-0,5-6\r\n");
+    assert_eq!((answer.status, answer.field("Content-Range")), (206, None));
+    let boundary =
+        answer.field("Content-Type").unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let mut expected = Vec::new();
+    for range in [990..1000, 0..1, 5..7usize] {
+        let (first, last) = (range.start, range.end - 1);
+        expected
+            .extend(format!("\r\n--{boundary}\r\nContent-Range: bytes {first}-{last}/1000\r\n\r\n").bytes());
+        expected.extend_from_slice(&street.file[range]);
+    }
+    expected.extend(format!("\r\n--{boundary}--\r\n").bytes());
+    assert_eq!(answer.body, expected);
+    // More than anybody needs is refused by ignoring it.
+    let many: Vec<String> = (0..=hostsim::answer::MAX_RANGES).map(|n| format!("{n}-{n}")).collect();
+    assert_eq!(street.ask(0, &format!("Range: bytes={}\r\n", many.join(","))).status, 200);
+}
+
+#[test]
+fn altered_bytes_go_to_their_source_only_under_the_same_validator() {
+    let street = street(100_000);
+    let altered = [(street.sources[0], 3)].into();
+    street.origin.set_rules(Rules { altered, ..Rules::default() });
+    for fields in ["", "Range: bytes=1000-1999\r\n", "Range: bytes=7-9,50000-50001\r\n"] {
+        let (lie, truth) = (street.ask(0, fields), street.ask(1, fields));
+        assert_eq!((lie.status, lie.field("ETag")), (truth.status, truth.field("ETag")));
+        assert_eq!(lie.body.len(), truth.body.len());
+        let differing = lie.body.iter().zip(&truth.body).filter(|(lie, truth)| lie != truth).count();
+        let payload = if fields.contains(',') { 5 } else { truth.body.len() };
+        assert_eq!(differing, payload, "{fields}");
+        assert!(lie.body.iter().zip(&truth.body).all(|(lie, truth)| lie == truth || lie ^ truth == 3));
+    }
+    let did = |source| street.origin.did(Misdeed::Altered, Some(source));
+    assert_eq!((did(street.sources[0]), did(street.sources[1])), (3, 0));
+}
+
+#[test]
+fn one_chunk_is_altered_and_it_is_the_second() {
+    let street = street(100_000);
+    street.origin.set_rules(Rules { altered_once: vec![street.sources[0]], ..Rules::default() });
+    let right = |first: usize, last: usize| {
+        let answer = street.ask(0, &format!("Range: bytes={first}-{last}\r\n"));
+        assert_eq!(answer.body.len(), last - first + 1);
+        let right = answer.body.iter().zip(&street.file[first..=last]).filter(|(a, b)| a == b).count();
+        right == answer.body.len() || {
+            assert_eq!(right, 0);
+            false
+        }
+    };
+    assert!(right(0, 16_383) && right(5, 20), "places are no chunks");
+    assert!(!right(16_384, 49_151));
+    assert!(right(49_152, 99_999));
+    assert_eq!(street.origin.did(Misdeed::Altered, Some(street.sources[0])), 1);
 }
 
 #[test]

@@ -33,7 +33,10 @@ fn right_bytes_are_code_0_and_the_last_line_is_json() {
         "own_first_byte_ms",
         "window_used",
         "faults_injected",
+        "check_cost",
         "lanes",
+        "again",
+        "wrong",
     ];
     for key in keys {
         value(json, key);
@@ -61,6 +64,43 @@ fn a_file_of_ones_own() {
     let missing = hostsim("--file /nowhere/at/all").0;
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8(missing.stderr).unwrap().starts_with("hostsim: --file /nowhere/at/all: "));
+}
+
+#[test]
+fn a_liar_is_found_out_and_not_asked_again() {
+    for fault in ["lie:B", "lie-once:C"] {
+        let (output, text) = hostsim(&format!("--links 40,40,40,40 --size 8000001 --fault {fault} --json"));
+        assert!(output.status.success(), "{fault}: {text}");
+        assert_eq!(text.matches("SHA-256 right").count(), 3, "{text}");
+        assert!(text.contains(&format!("{fault}: happened")), "{text}");
+        let json = text.lines().last().unwrap();
+        assert_eq!(json.matches("\"verdict\":\"lie\"").count(), 1, "{json}");
+        assert_eq!(json.matches("\"verdict\":\"not asked: barred (lie)\"").count(), 1, "{json}");
+        assert_eq!(value(json, "wrong"), "[]");
+    }
+}
+
+#[test]
+fn an_origin_that_serves_variants_is_named_and_nobody_is_blamed() {
+    for fault in ["variant:2", "variant"] {
+        let (output, text) = hostsim(&format!("--links 40,40,40,40 --size 3000001 --fault {fault} --json"));
+        assert!(output.status.success(), "{fault}: {text}");
+        let json = text.lines().last().unwrap();
+        assert!(json.contains("\"verdict\":\"inconsistent origin\""), "{json}");
+        assert!(!json.contains("\"lie\""), "{json}");
+    }
+}
+
+#[test]
+fn whom_it_trusts_the_coordinator_checks_less() {
+    let cost = |more: &str| {
+        let (output, text) =
+            hostsim(&format!("--links 40,40,40 --rtt 5 --size 8000001 --seed 1 --json{more}"));
+        assert!(output.status.success(), "{text}");
+        value(text.lines().last().unwrap(), "check_cost").parse::<f64>().unwrap()
+    };
+    let (newcomers, trusted) = (cost(""), cost(" --trusted"));
+    assert!(trusted > 0.0 && trusted < newcomers, "{trusted} {newcomers}");
 }
 
 #[test]

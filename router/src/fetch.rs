@@ -36,6 +36,7 @@ use crate::net::{self, Moved, PollFlags};
 
 use self::call::Talk;
 pub use self::call::{Call, Served};
+use self::sample::MAX_PARTS_BYTES;
 pub use self::sample::Samples;
 
 /// The file that is fetched, and how it is asked for.
@@ -534,11 +535,14 @@ impl Fetcher {
                 }
                 Some(_) => {
                     let (parts, length) = Multipart::of(&response, total, validator).map_err(fault)?;
+                    if length > MAX_PARTS_BYTES {
+                        return Err(Fault::WrongLength);
+                    }
                     self.parts = Some(parts);
                     length
                 }
             };
-            self.wire = u32::try_from(length as u64 + left).unwrap_or(u32::MAX);
+            self.wire = u32::try_from(left.saturating_add(length as u64)).unwrap_or(u32::MAX);
             self.head = ask.sent.map(|sent| HeadTimes { sent, at: clock::now() });
             self.inbox.consume(length);
             self.closes = closes;

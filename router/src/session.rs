@@ -69,8 +69,8 @@ struct LaneSide {
     copied: AtomicU32,
 }
 
-/// Stack for making a session: the state machine is some 70 KiB and is moved into its place.
-const MAKING_STACK: usize = 1024 * 1024;
+/// Stack for making a session: the state machine is some 120 KiB and is moved into its place, unoptimised in many steps.
+const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 1024 * 1024 };
 
 impl Session {
     /// A session for the bytes `range` of `file` with a window of `window` bytes.

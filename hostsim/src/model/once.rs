@@ -6,10 +6,11 @@ use std::time::Duration;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Fault as LaneFault, LaneKind, LaneState, Outcome};
 
+use super::content::Tamper;
 use super::lines::Net;
 use super::options::Options;
 use super::world::{Happening, Job, Result, World};
-use crate::fault::{Fault, router_name};
+use crate::fault::{Fault, router_name, variant_of};
 use crate::report::{Lane, Phase, Report};
 
 /// The result of one modelled download.
@@ -55,6 +56,8 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         faults: options.run.faults.iter().map(|fault| (fault.to_string(), faults_injected > 0)).collect(),
         faults_injected,
         lanes: lanes(&pooled, &names),
+        again: None,
+        wrong: Vec::new(),
     };
     Modelled { report, result: pooled }
 }
@@ -158,6 +161,17 @@ pub fn inject(world: &mut World, fault: &Fault) {
             }
         }
         Fault::PerIpLimit { connections } => world.happen(start, Happening::Limit(connections)),
+        Fault::Lie { router } => world.happen(start, Happening::Lie(router, Tamper::EVERYTHING)),
+        Fault::LieOnce { router } => {
+            // The first chunks are over by then.
+            let later = at(Duration::from_millis(500));
+            world.happen(later, Happening::Lie(router, Tamper { left: 1, ..Tamper::EVERYTHING }));
+        }
+        Fault::Variant { count } => {
+            for line in 0..world.net.lines.len() {
+                world.happen(start, Happening::Variant(line, variant_of(line, count) as u8));
+            }
+        }
     }
 }
 

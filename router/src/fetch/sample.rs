@@ -13,6 +13,9 @@ use crate::net::Moved;
 /// Longest part; origins may join ranges that lie close to each other.
 const MAX_PART_BYTES: u64 = 1024;
 
+/// Longest body with several parts: the most places, each with the longest head and part.
+pub(super) const MAX_PARTS_BYTES: u64 = 2 * MAX_PART_BYTES * MAX_PLACES as u64;
+
 /// The places that have come so far.
 pub type Samples = Vec<Sample, MAX_PLACES>;
 
