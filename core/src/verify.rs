@@ -399,6 +399,11 @@ impl Inspector {
         }
     }
 
+    /// Whether a place of the chunk is to be asked for.
+    pub fn is_due(&self, id: u32) -> bool {
+        self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Due)
+    }
+
     /// The answer to a request for places came.
     pub fn places_came(&mut self, request: u32, samples: &[Sample]) {
         for place in self.places.iter_mut().filter(|p| p.state == PlaceState::Asked(request)) {

@@ -464,13 +464,16 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         })
     }
 
-    /// Whether the client waits for a check that lane `id` was asked for, behind something that waits for room.
+    /// Whether the client waits for a check that lane `id` was asked for behind something that waits for room, or can't be
+    /// asked for since its connection is full of that.
     pub(super) fn checks_wait_for(&self, id: LaneId) -> bool {
         let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
+        let Some((checked, _)) = self.inspector.get(by) else { return false };
         let lane = &self.lanes[id.index()];
         let chunks = || lane.main.chunks.iter().chain(lane.spare.chunks.iter());
-        chunks()
-            .any(|c| matches!(c.purpose, Purpose::Sample(request) if self.inspector.is_asked_in(by, request)))
+        let is_asked = |c: &Chunk| matches!(c.purpose, Purpose::Sample(request) if self.inspector.is_asked_in(by, request));
+        let is_due = || self.checks(id) & 1 << checked != 0 && self.inspector.is_due(by);
+        chunks().any(is_asked) || (lane.main.chunks.is_full() && is_due())
     }
 
     /// Whether the client waits for a check that nobody can do any more, or nobody for too long.
