@@ -16,24 +16,25 @@ use crate::config::Config;
 /// Most clients' connections, pooled downloads, and downloads of other routers at a time, if the owner does not say.
 pub const DEFAULT_COUNTS: Counts = Counts { clients: 64, sessions: 4, peer_sessions: 8 };
 
-/// To how many of each a small device goes down by itself.
-const LEAST_COUNTS: Counts = Counts { clients: 8, sessions: 1, peer_sessions: 1 };
+/// Where memory is small: the least number of clients' connections, with the bytes of each socket's buffers, in the order
+/// in which they are tried. 128 KiB are what a 25 Mbit/s link holds at 40 ms (DESIGN section 5, rule 3); a household's
+/// browsers do with 33 connections, but not well with 8.
+const SMALL: [(u16, usize); 3] = [(33, 128 * 1024), (33, 64 * 1024), (8, 32 * 1024)];
 
-/// Sockets' buffers in bytes where memory is small, largest first: what a 25 Mbit/s link holds at 40 ms (DESIGN section
-/// 5, rule 3), and half and a quarter of it.
-const BUFFERS: [usize; 3] = [128 * 1024, 64 * 1024, 32 * 1024];
+/// What is counted for a socket where the kernel decides.
+const UNBOUNDED_BUFFER: usize = 256 * 1024;
 
 /// Where the kernel gives all TCP sockets together less than this, a single one must not grow as it likes. (2.4 MB on
 /// devices with 32 MB; on larger ones its own rule is the better one.)
 const SMALL_SOCKET_MEMORY: u64 = 4 << 20;
 
-/// The program and what it takes once: idle, it is below this (DESIGN section 8).
+/// The program with its fixed threads, and what it takes once: idle, it is below this (DESIGN section 8).
 const PROGRAM: u64 = 512 * 1024;
 /// A thread: its kernel stack of 8 KiB, and what it touches of its own.
 const THREAD: u64 = 16 * 1024;
-/// A client's connection: its thread, and its heads as far as they are long. (At most 80 KiB while they are handed on;
-/// the half of the memory that is left alone is for that, too.)
-const CLIENT: u64 = THREAD + 16 * 1024;
+/// A client's connection: its thread, and its heads as far as they are long (DESIGN section 8). At most 80 KiB while they
+/// are handed on; the half of the memory that is left alone is for that, too.
+const CLIENT: u64 = THREAD + 8 * 1024;
 /// Of a client's sockets what is full at a time: its link is faster than the one to the internet.
 const CLIENT_SOCKETS: u64 = 8 * 1024;
 /// A pooled download besides its window: the state machine.
@@ -122,26 +123,28 @@ impl Budget {
             peer_sessions: config.max_peer_sessions.unwrap_or(DEFAULT_COUNTS.peer_sessions),
         };
         let is_small = memory.sockets.is_some_and(|bytes| bytes < SMALL_SOCKET_MEMORY);
-        let mut buffers = BUFFERS.iter().copied().map(Some);
-        let mut buffer = if is_small { buffers.next().flatten() } else { None };
         let mut counts = set;
+        let mut steps = SMALL.iter();
+        let mut step = steps.next();
+        let mut buffer = if is_small { step.map(|(_, buffer)| *buffer) } else { None };
         loop {
             let budget = Budget::of(config, memory, counts, buffer);
             if budget.fits() {
                 return Ok(budget);
             }
-            if config.max_sessions.is_none() && counts.sessions > LEAST_COUNTS.sessions {
+            let least_clients = step.map_or(0, |(clients, _)| *clients);
+            if config.max_sessions.is_none() && counts.sessions > 1 {
                 counts.sessions -= 1;
-            } else if config.max_peer_sessions.is_none() && counts.peer_sessions > LEAST_COUNTS.peer_sessions
-            {
+            } else if config.max_peer_sessions.is_none() && counts.peer_sessions > 1 {
                 counts.peer_sessions -= 1;
-            } else if config.max_clients.is_none() && counts.clients > LEAST_COUNTS.clients {
+            } else if config.max_clients.is_none() && counts.clients > least_clients {
                 counts.clients -= 1;
             } else {
-                match buffers.next() {
-                    Some(smaller) => buffer = smaller,
-                    None => return Err(TooLarge { budget, window: config.window.into() }),
-                }
+                step = steps.next();
+                let Some((_, smaller)) = step else {
+                    return Err(TooLarge { budget, window: config.window.into() });
+                };
+                buffer = Some(*smaller);
             }
         }
     }
@@ -159,7 +162,7 @@ impl Budget {
             if is_peer { peer_connections(config.peers.len(), counts.peer_sessions) } else { 0 };
         let full = sessions * (lanes + 1) + peer_sessions;
         let buffered =
-            full.saturating_mul(buffer.unwrap_or(2 * BUFFERS[0]) as u64) + clients * CLIENT_SOCKETS;
+            full.saturating_mul(buffer.unwrap_or(UNBOUNDED_BUFFER) as u64) + clients * CLIENT_SOCKETS;
         // A client's connection may look up a name beside; lanes take leave of their peers while the next download begins.
         let leaving = crate::seats::MAX_LEAVING as u64;
         let threads =
@@ -167,7 +170,7 @@ impl Budget {
         Budget {
             counts,
             buffer,
-            program: PROGRAM + OTHER_THREADS * THREAD + peers * PEER,
+            program: PROGRAM + peers * PEER,
             downloads: sessions.saturating_mul(u64::from(config.window) + SESSION + lanes * LANE),
             clients: clients * CLIENT,
             peers: connections as u64 * PEER_CONNECTION + peer_sessions * PEER_SESSION,
@@ -265,11 +268,12 @@ mod tests {
             for peers in [1, 4] {
                 let budget = Budget::decide(&config(peers), &memory(available, sockets)).unwrap();
                 assert!(budget.total() <= available * 1024 / 2, "{budget:?}");
-                eprintln!("{available} {sockets} {peers}: {budget:?}");
                 assert!(budget.counts.sessions >= 1 && budget.downloads >= MIB, "{budget:?}");
                 assert!(budget.counts.clients >= 8 && budget.buffer.is_some_and(|b| b >= 32 * 1024));
             }
         }
+        let emulated = Budget::decide(&config(4), &memory(7_600, 1_200)).unwrap();
+        assert!(emulated.counts.clients >= 33, "{emulated:?}");
         let roomier = Budget::decide(&config(4), &memory(11_500, 2_400)).unwrap();
         assert!(roomier.counts.clients >= 32, "{roomier:?}");
     }
