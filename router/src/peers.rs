@@ -165,19 +165,27 @@ impl Peers {
         Ok(Self { entries, keyring, trust: self.trust.clone(), from, stop: Waker::new()? })
     }
 
-    /// Nothing more is said to those that are not among `others`; where those listen. The connections to them are the
+    /// Nothing more is said to those that are not among `others`; where they listen. The connections to them are the
     /// caller's to cut.
     pub fn part_from(&self, others: &Peers) -> Vec<SocketAddr> {
-        let stays = |entry: &Entry| {
-            others.entries.iter().any(|other| (other.key, other.address) == (entry.key, entry.address))
-        };
-        let gone = self.entries.iter().filter(|entry| !stays(entry));
         let part = |entry: &Arc<Entry>| {
             entry.is_removed.store(true, Ordering::Relaxed);
             entry.lock().parked = None;
             entry.address
         };
-        gone.map(part).collect()
+        self.without(others).map(part).collect()
+    }
+
+    /// Where those listen that are not among `others`.
+    pub fn beyond(&self, others: &Peers) -> Vec<SocketAddr> {
+        self.without(others).map(|entry| entry.address).collect()
+    }
+
+    fn without(&self, others: &Peers) -> impl Iterator<Item = &Arc<Entry>> {
+        let is_there = |entry: &&Arc<Entry>| {
+            others.entries.iter().any(|other| (other.key, other.address) == (entry.key, entry.address))
+        };
+        self.entries.iter().filter(move |entry| !is_there(entry))
     }
 
     /// How many there are.

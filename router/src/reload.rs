@@ -5,6 +5,7 @@
 //! that are no peers any more, or have another key, are let go of at once: whoever was helped by them is not, and downloads
 //! that had their help do without.
 
+use core::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -103,14 +104,19 @@ impl Hub {
         self.replace_listeners(listeners);
         old.peers.stop();
         let gone = old.peers.part_from(&new.peers);
-        let ours: Vec<_> =
-            before.iter().filter(|one| one.side == Side::Peers).map(|one| one.address.port()).collect();
+        // Who is a peer now was a stranger so far, and takes us for one that does not know it; it comes again.
+        let changed: Vec<IpAddr> = gone
+            .iter()
+            .copied()
+            .chain(new.peers.beyond(&old.peers))
+            .map(|at| at.ip().to_canonical())
+            .collect();
+        let is_ours = |at: SocketAddr| {
+            before.iter().any(|one| one.side == Side::Peers && one.address.port() == at.port())
+        };
         new.live.cut(|socket| {
             let (Ok(near), Ok(far)) = (socket.local_addr(), socket.peer_addr()) else { return false };
-            let ip = far.ip().to_canonical();
-            let is_from =
-                |peer: &std::net::SocketAddr| peer.ip().to_canonical() == ip && ours.contains(&near.port());
-            gone.iter().any(|peer| *peer == far || is_from(peer))
+            gone.contains(&far) || is_ours(near) && changed.contains(&far.ip().to_canonical())
         });
         Ok(waiting)
     }
