@@ -37,9 +37,7 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 fn slow_origin(hurry: Arc<AtomicBool>) -> Origin {
     let file = pattern(SIZE);
     Origin::start(move |mut line, _| {
-        // Whoever has enough hangs up, and may do so with bytes unread.
-        while line.socket.peek(&mut [0]).is_ok_and(|bytes| bytes > 0) {
-            let head = line.head();
+        while let Some(head) = line.next_head() {
             let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
             let (start, end) = match range {
                 Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),

@@ -66,6 +66,12 @@ impl Line {
         }
     }
 
+    /// The next head; `None` if the other side has hung up before, even with bytes unread.
+    pub fn next_head(&mut self) -> Option<String> {
+        let comes = !self.buffer.is_empty() || self.socket.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+        comes.then(|| self.head())
+    }
+
     /// The next `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
