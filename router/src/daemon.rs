@@ -214,6 +214,13 @@ impl Daemon {
     pub fn start_within(config: Config, key: KeyPair, memory: &Memory) -> Result<Self, StartError> {
         let budget = Budget::decide(&config, memory).map_err(StartError::Memory)?;
         net::set_buffers(budget.buffer);
+        let (kib, counts) = (budget.total() / 1024, budget.counts);
+        log::info!(
+            "memory: at most {kib} KiB for {} clients, {} pooled downloads, {} of other routers",
+            counts.clients,
+            counts.sessions,
+            counts.peer_sessions
+        );
         let listeners = accept::listen(&config, &[]).map_err(|(at, error)| StartError::Listen(at, error))?;
         let live = Arc::new(Live::default());
         live.limit(budget.threads);

@@ -19,7 +19,7 @@ use bamqp_router::config::{Config, Peer};
 use bamqp_router::daemon::{Daemon, StartError};
 use bamqp_router::keys::{KeyPair, base64_encode};
 use bamqp_router::peers::{PeerState, PeerView};
-use common::{Line, OK, Origin, PATIENCE, field, get, pattern};
+use common::{Line, OK, Origin, PATIENCE, get, pattern, slow_origin};
 use serde_json::Value;
 
 const SIZE: usize = 5_000_000;
@@ -30,37 +30,6 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// An origin with one file, which it serves slowly until it is told to hurry. (Slowly, and not with a pause: lanes that
-/// stand still are given up.)
-fn slow_origin(hurry: Arc<AtomicBool>) -> Origin {
-    let file = pattern(SIZE);
-    Origin::start(move |mut line, _| {
-        while let Some(head) = line.next_head() {
-            let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-            let (start, end) = match range {
-                Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),
-                None => (0, SIZE),
-            };
-            let status = match range {
-                Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{SIZE}", end - 1),
-                None => "200 OK".into(),
-            };
-            // Under a weak validator it is only relayed.
-            let etag = if head.starts_with("GET /weak") { "W/\"v\"" } else { "\"v\"" };
-            let length = end - start;
-            line.send(format!("HTTP/1.1 {status}\r\nETag: {etag}\r\nContent-Length: {length}\r\n\r\n"));
-            for piece in file[start..end].chunks(16 * 1024) {
-                if std::io::Write::write_all(&mut line.socket, piece).is_err() {
-                    return;
-                }
-                if !hurry.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(40));
-                }
-            }
-        }
-    })
 }
 
 /// The daemon A as a process, with its neighbour B in this one.
@@ -83,9 +52,11 @@ impl Bed {
         let folder = std::env::temp_dir().join(format!("bamqp-reload-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("A")).unwrap();
-        let net = format!("127.{}.{number}", 120 + std::process::id() % 100);
+        let is_free = |net: &String| std::net::TcpListener::bind(format!("{net}.1:3128")).is_ok();
+        let nets = (0..200).map(|i| format!("127.{}.{}", 1 + (std::process::id() + i) % 250, 100 + number));
+        let net = nets.into_iter().find(is_free).expect("a free loopback network");
         let hurry = Arc::new(AtomicBool::new(false));
-        let origin = slow_origin(hurry.clone());
+        let origin = slow_origin(SIZE, hurry.clone());
         let at = |ip: u8| format!("{net}.{ip}:7733").parse().unwrap();
         let peer = Peer { name: "A".into(), address: at(1), public_key: *KeyPair::from_seed(A).public() };
         let config = Config {
@@ -253,7 +224,7 @@ fn downloads_go_on_while_everything_changes() {
     assert!(bed.reload(&bed.main(&more), &peers).ends_with("in effect"));
 
     // New connections have the new configuration, and the old address is closed.
-    assert!(TcpStream::connect(format!("{}.1:3128", bed.net)).is_err());
+    wait_for("the old address is closed", || TcpStream::connect(format!("{}.1:3128", bed.net)).is_err());
     let mut client = bed.client("3:3128");
     client.send("CONNECT 192.0.2.1:443 HTTP/1.1\r\nHost: 192.0.2.1:443\r\n\r\n");
     assert!(client.head().starts_with("HTTP/1.1 403"), "443 is no connect_port any more");

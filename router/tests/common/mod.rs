@@ -237,3 +237,34 @@ pub fn refused(daemon: &Daemon, request: &str) -> (u16, String) {
     assert_eq!(field(&head, "Content-Length"), Some(text.len().to_string().as_str()));
     (head[9..12].parse().unwrap(), text)
 }
+
+/// An origin with one file, which it serves slowly until it is told to hurry. (Slowly, and not with a pause: lanes that
+/// stand still are given up.)
+pub fn slow_origin(size: usize, hurry: Arc<AtomicBool>) -> Origin {
+    let file = pattern(size);
+    Origin::start(move |mut line, _| {
+        while let Some(head) = line.next_head() {
+            let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+            let (start, end) = match range {
+                Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),
+                None => (0, size),
+            };
+            let status = match range {
+                Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{size}", end - 1),
+                None => "200 OK".into(),
+            };
+            // Under a weak validator it is only relayed.
+            let etag = if head.starts_with("GET /weak") { "W/\"v\"" } else { "\"v\"" };
+            let length = end - start;
+            line.send(format!("HTTP/1.1 {status}\r\nETag: {etag}\r\nContent-Length: {length}\r\n\r\n"));
+            for piece in file[start..end].chunks(16 * 1024) {
+                if std::io::Write::write_all(&mut line.socket, piece).is_err() {
+                    return;
+                }
+                if !hurry.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+            }
+        }
+    })
+}
