@@ -1,5 +1,5 @@
 //! The running daemon: what its threads share, how it starts, and how it ends. Not responsible for accepting
-//! connections ([`crate::accept`]), nor for how a changed configuration takes effect ([`crate::reload`]).
+//! connections (`accept`), nor for how a changed configuration takes effect ([`crate::reload`]).
 
 use core::fmt;
 use core::net::SocketAddr;
