@@ -244,7 +244,12 @@ pub fn slow_origin(size: usize, hurry: Arc<AtomicBool>) -> Origin {
     let file = pattern(size);
     Origin::start(move |mut line, _| {
         while let Some(head) = line.next_head() {
-            let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+            let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes="));
+            if let Some(places) = range.filter(|range| range.contains(',')) {
+                line.send(multipart(&file, places));
+                continue;
+            }
+            let range = range.and_then(|range| range.split_once('-'));
             let (start, end) = match range {
                 Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),
                 None => (0, size),
@@ -267,4 +272,23 @@ pub fn slow_origin(size: usize, hurry: Arc<AtomicBool>) -> Origin {
             }
         }
     })
+}
+
+/// The answer to a request for several places (RFC 9110 section 14.6).
+fn multipart(file: &[u8], places: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (start, end) in places.split(',').filter_map(|place| place.trim().split_once('-')) {
+        let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+        body.extend(
+            format!("\r\n--x\r\nContent-Range: bytes {start}-{end}/{}\r\n\r\n", file.len()).as_bytes(),
+        );
+        body.extend_from_slice(&file[start..=end]);
+    }
+    body.extend(b"\r\n--x--\r\n");
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nETag: \"v\"\r\nContent-Type: multipart/byteranges; boundary=x\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.into_bytes(), body].concat()
 }
