@@ -70,7 +70,8 @@ struct LaneSide {
 }
 
 /// Stack for making a session: the state machine is some 70 KiB and is moved into its place.
-const MAKING_STACK: usize = 1024 * 1024;
+/// Unoptimised, each move has a place of its own.
+const MAKING_STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 1 << 20 };
 
 impl Session {
     /// A session for the bytes `range` of `file` with a window of `window` bytes.
