@@ -211,6 +211,8 @@ pub enum Relay {
     Address(Refusal),
     /// The origin was found to serve different bytes under one validator.
     Inconsistent,
+    /// Redirected on its way to another address than the one that `Host` names (DESIGN section 7).
+    Destination,
     /// Fewer bytes than the least that is pooled.
     TooSmall,
     /// No peer can be asked now.
@@ -237,6 +239,7 @@ impl fmt::Display for Relay {
             Relay::Validator(why) => return write!(f, "no strong validator: {why}"),
             Relay::Inconsistent => "the origin served different bytes to different routers lately",
             Relay::Address(why) => return write!(f, "not for peers: {why}"),
+            Relay::Destination => "the name does not lead where the client was going",
             Relay::TooSmall => "smaller than min_size",
             Relay::NoPeers => "no peer can be asked",
             Relay::SoonDone => "done before a peer could begin",

@@ -29,6 +29,8 @@ pub enum Trouble {
     Refused(Refuse),
     /// The request is for the proxy, as if it were a web server.
     NotAServer,
+    /// The connection was not redirected to the proxy on its way to a web server elsewhere.
+    NotRedirected,
     /// The origin can't be reached.
     Unreachable(OriginError),
     /// The origin closed the connection without an answer.
@@ -48,6 +50,7 @@ impl Trouble {
     pub fn status(&self) -> (u16, &'static str) {
         match self {
             Self::Refused(refuse) => (refuse.status(), refuse.reason()),
+            Self::NotRedirected => (403, "Forbidden"),
             Self::NotAServer | Self::BadRequestBody(_) => (400, "Bad Request"),
             Self::Unreachable(OriginError::Refused(_, why)) => {
                 let refuse = Refuse::Address(*why);
@@ -70,6 +73,12 @@ impl fmt::Display for Trouble {
             Self::Refused(refuse) => write!(f, "{refuse}"),
             Self::NotAServer => {
                 write!(f, "this is an HTTP proxy; enter its address as HTTP proxy in the program's settings")
+            }
+            Self::NotRedirected => {
+                write!(
+                    f,
+                    "only what the firewall redirects is taken here; the router itself is not to be redirected"
+                )
             }
             Self::Unreachable(error @ OriginError::Unresolved(_)) => {
                 write!(f, "{error}; check the name, or try again later")

@@ -21,6 +21,9 @@ pub const WINDOW_RANGE: core::ops::RangeInclusive<u32> = 128 * 1024..=12 * 1024 
 /// Smallest and largest `log_size`: twice the longest entry, and what nobody's flash holds.
 pub const LOG_SIZE_RANGE: core::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
+/// Where redirected connections arrive if the owner doesn't say.
+pub const TRANSPARENT_PORT: u16 = 3129;
+
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -28,6 +31,10 @@ pub struct Config {
     pub enabled: bool,
     /// Where clients connect. Default: nowhere.
     pub listen: Vec<SocketAddr>,
+    /// Whether connections that the firewall redirects here are taken, from clients that know of no proxy. Default: no.
+    pub transparent: bool,
+    /// Where those arrive. Default: the addresses of `listen`, port [`TRANSPARENT_PORT`].
+    pub transparent_listen: Vec<SocketAddr>,
     /// Where other routers connect; also the source address of connections to them. Default: nowhere.
     pub peer_listen: Option<SocketAddr>,
     /// Source address of connections to the internet. Default: the system chooses.
@@ -56,12 +63,12 @@ pub struct Config {
     pub connect_ports: Vec<u16>,
     /// What the link is said to carry, in bits per second; 0: unknown. Default: 0.
     pub bandwidth: u64,
-    /// Most clients' connections at a time. Default: 64.
-    pub max_clients: u16,
-    /// Most downloads pooled at a time. Default: 4.
-    pub max_sessions: u16,
-    /// Most downloads of other routers that this one works for at a time. Default: 8.
-    pub max_peer_sessions: u16,
+    /// Most clients' connections at a time. Default: 64, or fewer where memory is small ([`crate::budget`]).
+    pub max_clients: Option<u16>,
+    /// Most downloads pooled at a time. Default: 4, or fewer.
+    pub max_sessions: Option<u16>,
+    /// Most downloads of other routers that this one works for at a time. Default: 8, or fewer.
+    pub max_peer_sessions: Option<u16>,
     /// The other routers.
     pub peers: Vec<Peer>,
 }
@@ -94,6 +101,8 @@ impl Default for Config {
         Self {
             enabled: true,
             listen: Vec::new(),
+            transparent: false,
+            transparent_listen: Vec::new(),
             peer_listen: None,
             wan_address: None,
             key: "/etc/bamqp/key".into(),
@@ -108,9 +117,9 @@ impl Default for Config {
             fetch_ports: vec![80, 443],
             connect_ports: vec![443],
             bandwidth: 0,
-            max_clients: 64,
-            max_sessions: 4,
-            max_peer_sessions: 8,
+            max_clients: None,
+            max_sessions: None,
+            max_peer_sessions: None,
             peers: Vec::new(),
         }
     }
@@ -136,6 +145,11 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
+    /// Where to listen for redirected connections: nowhere unless `transparent` says so.
+    pub fn transparent_listen(&self) -> &[SocketAddr] {
+        if self.transparent { &self.transparent_listen } else { &[] }
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -271,7 +285,7 @@ const RANGE: &str = "an address range, such as 10.0.0.0/24 or fd00::/8";
 const PORT: &str = "a port from 1 to 65535";
 const ABSOLUTE: &str = "a path that starts with /";
 const COUNT: &str = "a number from 1 to 1000";
-const MAIN_OPTIONS: &str = "enabled, listen, peer_listen, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
+const MAIN_OPTIONS: &str = "enabled, listen, transparent, transparent_listen, peer_listen, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
      allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions";
 const PEER_OPTIONS: &str = "address, public_key";
 
@@ -308,6 +322,10 @@ fn parse(text: &str) -> Result<Config, Complaint> {
             kind => return Err((line, format!("unknown section {kind}; expected bamqp or peer"))),
         }
     }
+    if config.enabled && config.transparent && config.transparent_listen.is_empty() {
+        let what = "transparent without an address; expected list transparent_listen or option listen".into();
+        return Err((main_line.unwrap_or(0), what));
+    }
     let Some(main_line) = main_line else {
         return Err((0, "no section bamqp; expected config bamqp 'main'".into()));
     };
@@ -333,6 +351,11 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     let s = &mut section;
     set(&mut config.enabled, s.one("enabled", "0 or 1", flag)?);
     set(&mut config.listen, s.many("listen", ADDRESS_AND_PORT, parsed)?);
+    set(&mut config.transparent, s.one("transparent", "0 or 1", flag)?);
+    let aside = |address: &SocketAddr| SocketAddr::new(address.ip(), TRANSPARENT_PORT);
+    let mut beside: Vec<SocketAddr> = config.listen.iter().map(aside).collect();
+    beside.dedup();
+    config.transparent_listen = s.many("transparent_listen", ADDRESS_AND_PORT, parsed)?.unwrap_or(beside);
     config.peer_listen = s.one("peer_listen", ADDRESS_AND_PORT, parsed)?;
     config.wan_address = s.one("wan_address", "an address of this router, such as 203.0.113.5", specific)?;
     set(&mut config.key, s.one("key", ABSOLUTE, absolute)?);
@@ -347,9 +370,9 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     set(&mut config.fetch_ports, s.many("fetch_ports", PORT, port)?);
     set(&mut config.connect_ports, s.many("connect_ports", PORT, port)?);
     set(&mut config.bandwidth, s.one("bandwidth", "bits per second, such as 20000000, 800k or 20M", bits)?);
-    set(&mut config.max_clients, s.one("max_clients", COUNT, count)?);
-    set(&mut config.max_sessions, s.one("max_sessions", COUNT, count)?);
-    set(&mut config.max_peer_sessions, s.one("max_peer_sessions", COUNT, count)?);
+    config.max_clients = s.one("max_clients", COUNT, count)?;
+    config.max_sessions = s.one("max_sessions", COUNT, count)?;
+    config.max_peer_sessions = s.one("max_peer_sessions", COUNT, count)?;
     section.finish(MAIN_OPTIONS)
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::daemon::Shared;
+use crate::daemon::{Hub, Shared};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::status::document::Document;
 use crate::status::views;
@@ -68,7 +68,7 @@ impl Control {
     }
 
     /// Answers until [`Control::stop`].
-    pub fn run(&self, shared: &Shared) {
+    pub fn run(&self, hub: &Hub) {
         loop {
             let mut fds = vec![PollFd::new(&self.stop, PollFlags::IN)];
             fds.extend(self.listener.iter().map(|(listener, _)| PollFd::new(listener, PollFlags::IN)));
@@ -84,9 +84,9 @@ impl Control {
                 && let Ok((socket, _)) = listener.accept()
             {
                 // Whoever asked may be gone by now.
-                let _ = serve(shared, &socket);
+                let _ = serve(&hub.current(), &socket);
             }
-            shared.trust.tick();
+            hub.current().trust.tick();
         }
         if let Some((_, path)) = &self.listener {
             let _ = std::fs::remove_file(path);

@@ -194,14 +194,14 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     };
     let helpers = shared.peers.select(id, &download, own.rate, own.rtt);
     let window = shared.config.window as usize;
-    if helpers.is_empty() || !shared.sessions.has_room(shared.config.max_sessions.into()) {
+    if helpers.is_empty() || !shared.sessions.has_room(shared.budget.counts.sessions.into()) {
         return None;
     }
     let session = Session::new(id, file, range.clone(), window, own, helpers)
         .inspect_err(|error| log::warn!("no session, the own link goes on alone: {error}"))
         .ok()
         .filter(|session| !session.helpers.is_empty())?;
-    if !shared.sessions.begin(&session, shared.config.max_sessions.into()) {
+    if !shared.sessions.begin(&session, shared.budget.counts.sessions.into()) {
         return None;
     }
     // What of the original response was passed on before there was a session came with its head or alone.

@@ -1,45 +1,42 @@
-//! The running daemon: its listeners, what its threads share, its limits, and how it ends. Not responsible for what
-//! is said on a connection.
+//! The running daemon: what its threads share, how it starts, and how it ends. Not responsible for accepting
+//! connections (`accept`), nor for how a changed configuration takes effect ([`crate::reload`]).
 
 use core::fmt;
 use core::net::SocketAddr;
-use std::io::{self, ErrorKind};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use bamqp_core::channel::WeakKey;
-use bamqp_core::refuse::Refuse;
 
-use crate::answer::{self, Trouble};
+use crate::accept::{self, Listening, Side};
+use crate::budget::{Budget, Memory, TooLarge};
 use crate::config::Config;
 use crate::control::Control;
 use crate::keyring::Keyring;
 use crate::keys::KeyPair;
 use crate::ledger_file::{self, Ledger};
 use crate::live::{Live, STACK_BYTES};
-use crate::net::{self, PollFd, PollFlags, Waker};
+use crate::net::{self, Waker};
 use crate::origin::Gate;
 use crate::origin_memory::OriginMemory;
 use crate::own_link::OwnLinkRecord;
 use crate::own_networks;
 use crate::peers::Peers;
-use crate::proxy;
-use crate::serve::Serve;
-use crate::sparingly::Sparingly;
+use crate::seats::Seats;
+use crate::serve::{Serve, Terms};
 use crate::status::{SessionReport, Sessions};
 use crate::trust_store::TrustStore;
 
-/// How long not to accept after the system refused for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What all threads of a daemon share.
+/// What all threads of a daemon share under one configuration. When that changes there is another one, which shares with
+/// this one what outlasts it; what was begun goes on with the one that it was begun with.
 #[derive(Debug)]
 pub struct Shared {
     /// The configuration, with the addresses as they were given.
     pub config: Config,
+    /// How much there may be of what.
+    pub budget: Budget,
     /// The router's key, and what is agreed with its peers.
     pub keyring: Arc<Keyring>,
     /// Our pseudonym in `Via`: a token that no other router has.
@@ -55,17 +52,40 @@ pub struct Shared {
     /// Who asked for what; `None` for one that has no peers and serves none.
     pub ledger: Option<Arc<Ledger>>,
     /// What other routers may ask of this one.
-    pub serve: Serve,
+    pub serve: Arc<Serve>,
     /// The pooled downloads of this household.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Which origins are not to be pooled.
-    pub origins: OriginMemory,
+    pub origins: Arc<OriginMemory>,
     /// What is known of the own internet link.
-    pub own_link: OwnLinkRecord,
+    pub own_link: Arc<OwnLinkRecord>,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Clients' connections now.
-    clients: AtomicU32,
+    pub seats: Arc<Seats>,
+    /// What came of the last change of the configuration, for people.
+    pub reload: Arc<Mutex<String>>,
+}
+
+impl Shared {
+    /// Whether the proxy serves this address.
+    pub fn is_client(&self, from: SocketAddr) -> bool {
+        let ip = from.ip().to_canonical();
+        self.config.allow_client.iter().any(|range| range.contains(ip)) && !is_neighbour(&self.config, ip)
+    }
+}
+
+/// Whether the address is of the network in which the neighbours' routers are, which is private, too. The owner may have
+/// other ideas, and says so by `allow_client`.
+fn is_neighbour(config: &Config, ip: core::net::IpAddr) -> bool {
+    let ips =
+        |addresses: &mut dyn Iterator<Item = SocketAddr>| addresses.map(|address| address.ip()).collect();
+    config.allow_client == Config::default().allow_client
+        && own_networks::has_only(
+            ip,
+            || ips(&mut config.peers.iter().map(|peer| peer.address).chain(config.peer_listen)),
+            || ips(&mut config.listen.iter().chain(config.transparent_listen()).copied()),
+        )
 }
 
 /// Numbers since the start; each wraps around. Not 64 bits wide: MIPS has no such atomics.
@@ -81,21 +101,56 @@ pub struct Counters {
     pub failed: AtomicU32,
 }
 
+/// What is the same for as long as the daemon runs.
+#[derive(Debug)]
+pub struct Hub {
+    current: Mutex<Arc<Shared>>,
+    listeners: Mutex<Vec<Arc<Listening>>>,
+    /// Tells the accepting thread that there are other listeners.
+    pub(crate) listeners_changed: Waker,
+    /// Held while the configuration is changed.
+    pub(crate) changing: Mutex<()>,
+}
+
+impl Hub {
+    /// What is shared under the present configuration.
+    pub fn current(&self) -> Arc<Shared> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace(&self, shared: Arc<Shared>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = shared;
+    }
+
+    pub(crate) fn listeners(&self) -> Vec<Arc<Listening>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_listeners(&self, listeners: Vec<Arc<Listening>>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        self.listeners_changed.poke();
+    }
+
+    fn addresses(&self, side: Side) -> Vec<SocketAddr> {
+        self.listeners().iter().filter(|one| one.side == side).map(|one| one.address).collect()
+    }
+}
+
 /// A running daemon. Dropped, it stops as well.
 #[derive(Debug)]
 pub struct Daemon {
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     stop: Arc<Waker>,
     control: Arc<Control>,
     /// The thread that accepts connections.
     acceptor: Option<JoinHandle<()>>,
-    clients: Vec<SocketAddr>,
-    peers: Option<SocketAddr>,
 }
 
 /// Why a daemon could not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// It would take too much memory.
+    Memory(TooLarge),
     /// It can't listen there.
     Listen(SocketAddr, io::Error),
     /// The ledger can't be written.
@@ -109,6 +164,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Memory(error) => write!(f, "{error}"),
             Self::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
             Self::Ledger(error) => write!(f, "{error}"),
             Self::Key(error) => write!(f, "the router's own key: {error}"),
@@ -119,10 +175,27 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Clients,
-    Peers,
+/// Which addresses may be reached under this configuration.
+pub(crate) fn gate(config: &Config, listeners: &[Arc<Listening>]) -> Arc<Gate> {
+    // What a client sends to a neighbour's port through us would look as if we said it.
+    let listening = listeners.iter().map(|one| one.address);
+    Arc::new(Gate::new(config, listening.chain(config.peers.iter().map(|peer| peer.address)).collect()))
+}
+
+/// The log, if this configuration needs one.
+pub(crate) fn ledger(config: &Config, keyring: &Keyring) -> Result<Option<Arc<Ledger>>, StartError> {
+    let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
+    let ledger = (!is_alone).then(|| Ledger::open(config, keyring.me().public_key()).map(Arc::new));
+    ledger.transpose().map_err(StartError::Ledger)
+}
+
+/// Keeps the peers in view, each from a thread of its own.
+pub(crate) fn keep_peers(shared: &Arc<Shared>) -> io::Result<()> {
+    for peer in 0..shared.peers.len() {
+        let keeper = shared.clone();
+        shared.live.spawn("peer", move || keeper.peers.keep(peer, &keeper.live))?;
+    }
+    Ok(())
 }
 
 impl Daemon {
@@ -131,92 +204,101 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(config: Config, key: KeyPair) -> Result<Self, StartError> {
-        let mut listeners = Vec::new();
-        let sides = config.listen.iter().map(|address| (Side::Clients, *address));
-        for (side, address) in sides.chain(config.peer_listen.map(|address| (Side::Peers, address))) {
-            let listener = net::listen(address)
-                .and_then(|listener| Ok((side, listener.local_addr()?, listener)))
-                .map_err(|error| StartError::Listen(address, error))?;
-            listeners.push(listener);
-        }
-        let of = |wanted: Side| {
-            listeners.iter().filter(move |(side, ..)| *side == wanted).map(|(_, address, _)| *address)
-        };
-        let (clients, peers) = (of(Side::Clients).collect(), of(Side::Peers).next());
-        let via = format!("bamqp-{}", key.fingerprint());
-        // What a client sends to a neighbour's port through us would look as if we said it.
-        let listening = listeners.iter().map(|(_, address, _)| *address);
-        let addresses = listening.chain(config.peers.iter().map(|peer| peer.address)).collect();
-        let (gate, live) = (Arc::new(Gate::new(&config, addresses)), Arc::new(Live::default()));
+        Self::start_within(config, key, &Memory::of_system())
+    }
+
+    /// The same on a machine with this memory.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_within(config: Config, key: KeyPair, memory: &Memory) -> Result<Self, StartError> {
+        let budget = Budget::decide(&config, memory).map_err(StartError::Memory)?;
+        net::set_buffers(budget.buffer);
+        let (kib, counts) = (budget.total() / 1024, budget.counts);
+        log::info!(
+            "memory: at most {kib} KiB for {} clients, {} pooled downloads, {} of other routers",
+            counts.clients,
+            counts.sessions,
+            counts.peer_sessions
+        );
+        let listeners = accept::listen(&config, &[]).map_err(|(at, error)| StartError::Listen(at, error))?;
+        let live = Arc::new(Live::default());
+        live.limit(budget.threads);
+        let gate = gate(&config, &listeners);
         let trust = Arc::new(TrustStore::open(&config));
         let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
-        let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
-        let ledger = (!is_alone).then(|| Ledger::open(&config, key.public()).map(Arc::new));
-        let ledger = ledger.transpose().map_err(StartError::Ledger)?;
+        let ledger = ledger(&config, &keyring)?;
+        let via = format!("bamqp-{}", key.fingerprint());
+        let sessions = budget.counts.peer_sessions;
+        let terms = Terms::of(&config, sessions, keyring.clone(), gate.clone(), ledger.clone());
         let shared = Arc::new(Shared {
             peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
-            serve: Serve::new(
-                &config,
-                keyring.clone(),
-                &via,
-                gate.clone(),
-                live.clone(),
-                trust.clone(),
-                ledger.clone(),
-            ),
+            serve: Arc::new(Serve::new(terms, &via, live.clone(), trust.clone())),
             ledger,
             trust,
             config,
+            budget,
             keyring,
             via,
             gate,
             live,
-            sessions: Sessions::default(),
-            origins: OriginMemory::default(),
-            own_link: OwnLinkRecord::default(),
-            counters: Counters::default(),
-            clients: AtomicU32::new(0),
+            sessions: Arc::default(),
+            origins: Arc::default(),
+            own_link: Arc::default(),
+            counters: Arc::default(),
+            seats: Arc::default(),
+            reload: Arc::default(),
         });
-        let (control, asked) =
-            (Arc::new(Control::open(&shared.config.state_dir).map_err(StartError::System)?), shared.clone());
-        let answering = control.clone();
-        shared.live.spawn("control", move || answering.run(&asked)).map_err(StartError::System)?;
-        for peer in 0..shared.peers.len() {
-            let keeper = shared.clone();
-            let work = move || keeper.peers.keep(peer, &keeper.live);
-            shared.live.spawn("peer", work).map_err(StartError::System)?;
-        }
+        let control = Arc::new(Control::open(&shared.config.state_dir).map_err(StartError::System)?);
         let stop = Arc::new(Waker::new().map_err(StartError::System)?);
-        let acceptor = {
-            let (shared, stop) = (shared.clone(), stop.clone());
-            let listeners = listeners.into_iter().map(|(side, _, listener)| (side, listener)).collect();
-            std::thread::Builder::new()
-                .name("accept".into())
-                .stack_size(STACK_BYTES)
-                .spawn(move || accept_all(&shared, listeners, &stop))
-                .map_err(StartError::System)?
-        };
-        Ok(Self { shared, stop, control, acceptor: Some(acceptor), clients, peers })
+        let hub = Arc::new(Hub {
+            current: Mutex::new(shared.clone()),
+            listeners: Mutex::new(listeners),
+            listeners_changed: Waker::new().map_err(StartError::System)?,
+            changing: Mutex::new(()),
+        });
+        // From here on dropping it stops what runs.
+        let mut daemon = Self { hub, stop, control, acceptor: None };
+        let (answering, asked) = (daemon.control.clone(), daemon.hub.clone());
+        shared.live.spawn("control", move || answering.run(&asked)).map_err(StartError::System)?;
+        keep_peers(&shared).map_err(StartError::System)?;
+        let (hub, stop) = (daemon.hub.clone(), daemon.stop.clone());
+        let acceptor = std::thread::Builder::new()
+            .name("accept".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || accept::accept_all(&hub, &stop));
+        daemon.acceptor = Some(acceptor.map_err(StartError::System)?);
+        Ok(daemon)
     }
 
     /// Where clients connect; with the port that the system chose for a 0.
-    pub fn client_addresses(&self) -> &[SocketAddr] {
-        &self.clients
+    pub fn client_addresses(&self) -> Vec<SocketAddr> {
+        self.hub.addresses(Side::Clients)
+    }
+
+    /// Where redirected connections arrive.
+    pub fn transparent_addresses(&self) -> Vec<SocketAddr> {
+        self.hub.addresses(Side::Redirected)
     }
 
     /// Where other routers connect.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.peers
+        self.hub.addresses(Side::Peers).first().copied()
     }
 
     /// What its threads share, for status and tests.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
+    pub fn shared(&self) -> Arc<Shared> {
+        self.hub.current()
+    }
+
+    /// By what its configuration is changed while it runs.
+    pub fn hub(&self) -> Arc<Hub> {
+        self.hub.clone()
     }
 
     /// The pooled downloads under way and the last few that ended.
     pub fn sessions(&self) -> Vec<SessionReport> {
-        self.shared.sessions.reports()
+        self.shared().sessions.reports()
     }
 
     /// Closes every listener and connection at once and waits for all threads. (A thread that waits for the
@@ -245,128 +327,19 @@ impl Drop for Daemon {
             let _ = acceptor.join();
         }
         self.control.stop();
-        self.shared.peers.stop();
-        if let Some(ledger) = &self.shared.ledger {
+        // No other configuration takes effect any more.
+        let _changing = self.hub.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hub.replace_listeners(Vec::new());
+        let shared = self.shared();
+        shared.peers.stop();
+        if let Some(ledger) = &shared.ledger {
             // First, because a thread may still wait for the resolver. An error shows again when it is closed.
             let _ = ledger.flush();
         }
-        self.shared.live.stop();
-        if let Some(ledger) = &self.shared.ledger {
+        shared.live.stop();
+        if let Some(ledger) = &shared.ledger {
             ledger.stop();
         }
-        self.shared.trust.close();
-    }
-}
-
-/// Accepts on all listeners until `stop` is poked.
-fn accept_all(shared: &Arc<Shared>, listeners: Vec<(Side, TcpListener)>, stop: &Waker) {
-    loop {
-        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        fds.extend(listeners.iter().map(|(_, listener)| PollFd::new(listener, PollFlags::IN)));
-        if let Err(error) = net::poll(&mut fds, None) {
-            log::error!("waiting for connections failed: {error}");
-            return;
-        }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        if ready.next() == Some(true) {
-            return;
-        }
-        for (side, listener) in listeners.iter().zip(ready).filter_map(|(l, ready)| ready.then_some(l)) {
-            match listener.accept() {
-                Ok((socket, from)) => admit(shared, *side, socket, from),
-                Err(error) if is_passing(&error) => {}
-                Err(error) => {
-                    log::warn!("accepting a connection failed: {error}");
-                    // The connection stays in the queue: without a pause this would spin.
-                    let until = Instant::now() + ACCEPT_PAUSE;
-                    let _ = net::poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(until));
-                }
-            }
-        }
-    }
-}
-
-/// The connection was gone before it was accepted.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted)
-}
-
-fn admit(shared: &Arc<Shared>, side: Side, socket: TcpStream, from: SocketAddr) {
-    if socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)).is_err() {
-        return; // closed already
-    }
-    match side {
-        Side::Clients => admit_client(shared, socket, from),
-        Side::Peers => admit_peer(shared, socket, from),
-    }
-}
-
-/// Starts a thread for a client of the household; others and those above the limit are refused.
-fn admit_client(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
-    let ip = from.ip().to_canonical();
-    if !shared.config.allow_client.iter().any(|range| range.contains(ip)) || is_neighbour(&shared.config, ip)
-    {
-        return refuse(shared, &socket, from, Refuse::Client);
-    }
-    if shared.clients.fetch_add(1, Ordering::Relaxed) >= u32::from(shared.config.max_clients) {
-        shared.clients.fetch_sub(1, Ordering::Relaxed);
-        return refuse(shared, &socket, from, Refuse::Busy);
-    }
-    let seat = Seat(shared.clone());
-    shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-    let started = shared.live.add(socket).and_then(|socket| {
-        shared.live.spawn("client", move || {
-            let Seat(shared) = &seat;
-            proxy::connection(shared, socket, from);
-        })
-    });
-    if let Err(error) = started {
-        log::warn!("{from}: no thread for a client: {error}");
-    }
-}
-
-/// Whether the address is of the network in which the neighbours' routers are, which is private, too. The owner may have
-/// other ideas, and says so by `allow_client`.
-fn is_neighbour(config: &Config, ip: core::net::IpAddr) -> bool {
-    let ips =
-        |addresses: &mut dyn Iterator<Item = SocketAddr>| addresses.map(|address| address.ip()).collect();
-    config.allow_client == Config::default().allow_client
-        && own_networks::has_only(
-            ip,
-            || ips(&mut config.peers.iter().map(|peer| peer.address).chain(config.peer_listen)),
-            || ips(&mut config.listen.iter().copied()),
-        )
-}
-
-/// Starts a thread for a connection of another router.
-fn admit_peer(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr) {
-    // Before anything is set up for it: a flood of connections costs no thread.
-    let Some(visit) = shared.serve.enter(from) else { return };
-    let serving = shared.clone();
-    let started = shared
-        .live
-        .add(socket)
-        .and_then(|socket| shared.live.spawn("serve", move || serving.serve.connection(socket, visit)));
-    if let Err(error) = started {
-        log::warn!("{from}: no thread for a router: {error}");
-    }
-}
-
-fn refuse(shared: &Shared, socket: &TcpStream, from: SocketAddr, refuse: Refuse) {
-    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    static LINES: Sparingly = Sparingly::new();
-    LINES.info(module_path!(), || format!("{from}: {refuse}"));
-    // It fits into the empty send buffer, so that the accepting thread never waits here; nor does it linger.
-    let _ = answer::send(socket, &Trouble::Refused(refuse), false);
-    let _ = net::read(socket, &mut [0; 2048]); // unread, the request would have the answer reset
-    let _ = socket.shutdown(std::net::Shutdown::Write);
-}
-
-/// A client's place among `max_clients`, given back when its thread ends.
-struct Seat(Arc<Shared>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+        shared.trust.close();
     }
 }

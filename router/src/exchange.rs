@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bamqp_core::decide::{Decision, Pool, decide, repr_digest};
+use bamqp_core::decide::{Decision, Pool, Relay, check_request, decide, repr_digest};
 use bamqp_core::http::Version;
 use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::body_scan::BodyScanner;
@@ -21,6 +21,7 @@ use crate::answer::Trouble;
 use crate::coordinate::{self, Job};
 use crate::daemon::Shared;
 use crate::inbox::Inbox;
+use crate::names::Names;
 use crate::net::{self, Moved};
 use crate::origin::Connected;
 use crate::proxy::{FOR_WRITING, Next, OUT_BYTES, Origin};
@@ -42,6 +43,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) body: BodyLength,
     /// Whether the request asks for another protocol.
     pub(crate) upgrade: bool,
+    /// Of a redirected connection: whether the request's authority leads where it was going.
+    pub(crate) names: Option<&'a Names>,
 }
 
 /// How it ended, if not with an answer of our own.
@@ -70,6 +73,11 @@ struct Plan {
     told: BodyLength,
     client_closes: bool,
     origin_stays: bool,
+}
+
+/// Whether the response to this request may come to be pooled, so that the resolver is worth asking.
+pub(crate) fn may_be_pooled(shared: &Shared, request: &Request<'_>, uri: &Uri<'_>) -> bool {
+    check_request(request, uri).is_ok() && shared.peers.usable() > 0
 }
 
 impl Exchange<'_> {
@@ -224,7 +232,15 @@ impl Exchange<'_> {
     fn decide(&self, response: &Response<'_>, link: &Connected) -> Option<Pool> {
         let address = self.shared.gate.check_public(link.address);
         let situation = coordinate::situation(self.shared, self.uri, link.address, address);
-        match decide(self.request, self.uri, response, &situation) {
+        let decision = match decide(self.request, self.uri, response, &situation) {
+            Decision::Aggregate(_)
+                if self.names.is_some_and(|names| !names.agrees(&self.uri.authority())) =>
+            {
+                Decision::Relay(Relay::Destination)
+            }
+            decision => decision,
+        };
+        match decision {
             Decision::Aggregate(pool) => Some(pool),
             Decision::Relay(reason) => {
                 log::debug!("{}: relayed: {reason}", self.uri.authority());

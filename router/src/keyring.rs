@@ -2,6 +2,7 @@
 //! for key files ([`crate::keys`]).
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 
 use bamqp_core::channel::{Identity, Neighbour, Refusal, Tally, WeakKey};
 use bamqp_core::message::Fingerprint;
@@ -12,9 +13,14 @@ use crate::keys::KeyPair;
 /// The keys of one router.
 #[derive(Debug)]
 pub struct Keyring {
-    me: Identity,
-    /// In the order of the configuration; `None` for a key that is none.
-    neighbours: Vec<Option<Neighbour>>,
+    me: Arc<Identity>,
+    /// Without those whose key is none.
+    neighbours: Vec<Neighbour>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     macs: AtomicU32,
     signed: AtomicU32,
     verified: AtomicU32,
@@ -44,18 +50,19 @@ impl Keyring {
     /// If the own key is none.
     pub fn new(pair: &KeyPair, peers: &[Peer]) -> Result<Keyring, WeakKey> {
         let me = Identity::from_seed(*pair.seed())?;
+        let alone = Keyring { me: Arc::new(me), neighbours: Vec::new(), counts: Arc::default() };
+        Ok(alone.renew(peers))
+    }
+
+    /// The same router with other peers; what was agreed with those that stay is kept, and the counts go on.
+    pub fn renew(&self, peers: &[Peer]) -> Keyring {
         let agree = |peer: &Peer| {
-            let agreed = me.agree(&peer.public_key);
+            let known = self.neighbours.iter().find(|known| known.public_key == peer.public_key);
+            let agreed = known.map_or_else(|| self.me.agree(&peer.public_key), |known| Ok(known.clone()));
             agreed.inspect_err(|why| log::error!("peer {}: its public_key: {why}", peer.name)).ok()
         };
-        Ok(Keyring {
-            neighbours: peers.iter().map(agree).collect(),
-            me,
-            macs: AtomicU32::new(0),
-            signed: AtomicU32::new(0),
-            verified: AtomicU32::new(0),
-            refused: Default::default(),
-        })
+        let neighbours = peers.iter().filter_map(agree).collect();
+        Keyring { me: self.me.clone(), neighbours, counts: self.counts.clone() }
     }
 
     /// Ourselves.
@@ -63,26 +70,21 @@ impl Keyring {
         &self.me
     }
 
-    /// The router at this place in the configuration.
-    pub fn neighbour(&self, peer: usize) -> Option<&Neighbour> {
-        self.neighbours.get(peer)?.as_ref()
-    }
-
     /// The configured router with this fingerprint.
     pub fn find(&self, key: Fingerprint) -> Option<&Neighbour> {
-        self.neighbours.iter().flatten().find(|neighbour| neighbour.fingerprint == key)
+        self.neighbours.iter().find(|neighbour| neighbour.fingerprint == key)
     }
 
     /// Counts operations.
     pub fn count(&self, tally: Tally) {
-        self.macs.fetch_add(tally.macs, Ordering::Relaxed);
-        self.signed.fetch_add(tally.signed, Ordering::Relaxed);
-        self.verified.fetch_add(tally.verified, Ordering::Relaxed);
+        self.counts.macs.fetch_add(tally.macs, Ordering::Relaxed);
+        self.counts.signed.fetch_add(tally.signed, Ordering::Relaxed);
+        self.counts.verified.fetch_add(tally.verified, Ordering::Relaxed);
     }
 
     /// Counts a message that was refused.
     pub fn count_refusal(&self, refusal: Refusal) {
-        if let Some(count) = self.refused.get(refusal.index()) {
+        if let Some(count) = self.counts.refused.get(refusal.index()) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -90,13 +92,10 @@ impl Keyring {
     /// What was counted.
     pub fn report(&self) -> Report {
         let read = |count: &AtomicU32| count.load(Ordering::Relaxed);
+        let Counts { macs, signed, verified, refused } = &*self.counts;
         Report {
-            tally: Tally {
-                macs: read(&self.macs),
-                signed: read(&self.signed),
-                verified: read(&self.verified),
-            },
-            refused: self.refused.each_ref().map(read),
+            tally: Tally { macs: read(macs), signed: read(signed), verified: read(verified) },
+            refused: refused.each_ref().map(read),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The BAMQP daemon as a library: everything that `bamqp run` does.
 //!
 //! ```text
-//! client ─▶ daemon (accepts, limits) ─▶ proxy (a connection, request by request) ─▶ origin (checked addresses)
+//! client ─▶ accept (limits) ─▶ proxy (a connection, request by request) ─▶ origin (checked addresses)
 //!                                         └▶ exchange (a request and its response)
 //!                                              ├─ no:  relay (pumps inside the kernel)
 //!                                              └─ yes: coordinate (peers help)
@@ -9,7 +9,9 @@
 //!
 //! What is decided is decided in `bamqp-core`; this crate has the sockets, threads, files and the clock.
 
+mod accept;
 pub mod answer;
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -24,6 +26,7 @@ mod lane;
 pub mod ledger_check;
 pub mod ledger_file;
 pub mod live;
+pub mod names;
 pub mod net;
 pub mod origin;
 pub mod origin_memory;
@@ -33,6 +36,8 @@ pub mod pace;
 pub mod peers;
 pub mod proxy;
 pub mod relay;
+pub mod reload;
+pub mod seats;
 pub mod serve;
 pub mod session;
 pub mod signals;

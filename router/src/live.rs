@@ -16,15 +16,36 @@ pub struct Live {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     stopping: bool,
+    /// Most threads at a time.
+    most: usize,
     /// Weak: whoever uses a socket closes it by dropping it; entries of closed ones go when room is needed.
     sockets: Vec<Weak<TcpStream>>,
     threads: Vec<JoinHandle<()>>,
 }
 
+impl Default for Inner {
+    fn default() -> Self {
+        Inner { stopping: false, most: usize::MAX, sockets: Vec::new(), threads: Vec::new() }
+    }
+}
+
 impl Live {
+    /// From now on there are at most so many threads at a time; those that run go on.
+    pub fn limit(&self, threads: usize) {
+        self.lock().most = threads;
+    }
+
+    /// Shuts down the connections for which `is_meant` says so.
+    pub fn cut(&self, is_meant: impl Fn(&TcpStream) -> bool) {
+        let sockets = self.lock().sockets.clone();
+        for socket in sockets.iter().filter_map(Weak::upgrade).filter(|socket| is_meant(socket)) {
+            let _ = socket.shutdown(Shutdown::Both); // an error means that it is closed already
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is one call, so a panic elsewhere leaves nothing half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,7 +73,8 @@ impl Live {
     /// were shut down.
     ///
     /// # Errors
-    /// `ConnectionAborted` if the daemon is being stopped; else what the system says.
+    /// `ConnectionAborted` if the daemon is being stopped, `OutOfMemory` if there are as many as there may be; else what
+    /// the system says.
     pub fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut inner = self.lock();
         if inner.stopping {
@@ -60,6 +82,9 @@ impl Live {
         }
         for ended in inner.threads.extract_if(.., |thread| thread.is_finished()) {
             join(ended);
+        }
+        if inner.threads.len() >= inner.most {
+            return Err(ErrorKind::OutOfMemory.into());
         }
         let thread = Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(work)?;
         inner.threads.push(thread);
@@ -120,6 +145,38 @@ mod tests {
         let late = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(live.add(late).unwrap_err().kind(), ErrorKind::ConnectionAborted);
         assert!(live.spawn("late", || ()).is_err());
+    }
+
+    #[test]
+    fn no_more_threads_than_there_may_be() {
+        let live = Live::default();
+        live.limit(2);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let spawn = || {
+            let wait = wait.clone();
+            live.spawn("test", move || assert!(wait.lock().unwrap().recv().is_err()))
+        };
+        spawn().unwrap();
+        spawn().unwrap();
+        assert_eq!(spawn().unwrap_err().kind(), ErrorKind::OutOfMemory);
+        live.limit(3);
+        spawn().unwrap();
+        drop(go);
+        live.stop();
+    }
+
+    #[test]
+    fn only_what_is_meant_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = Live::default();
+        let connect = || live.add(TcpStream::connect(listener.local_addr().unwrap()).unwrap()).unwrap();
+        let (one, two) = (connect(), connect());
+        let meant = two.local_addr().unwrap();
+        live.cut(|socket| socket.local_addr().is_ok_and(|address| address == meant));
+        assert_eq!((&*two).read(&mut [0; 1]).unwrap(), 0);
+        one.set_nonblocking(true).unwrap();
+        assert_eq!((&*one).read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

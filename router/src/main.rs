@@ -14,7 +14,8 @@ use bamqp_router::control;
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, base64_encode};
 use bamqp_router::live::STACK_BYTES;
-use bamqp_router::signals::Signals;
+use bamqp_router::reload::Reloaded;
+use bamqp_router::signals::{Signal, Signals};
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
@@ -29,6 +30,7 @@ bamqp status|peers|trust [--json] [--config FILE]
 bamqp trust forget PEER      the peer of this name or key begins anew
 bamqp --help | --version
 
+SIGHUP: the daemon reads its configuration again; running downloads go on.
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
 
@@ -133,6 +135,7 @@ fn keygen(path: &Path) -> Result<(), Failure> {
 }
 
 /// SIGTERM and SIGINT stop the daemon, which saves what it still has in memory; the second one ends the process at once.
+/// SIGHUP has it read the configuration again.
 fn run(file: &Path) -> Result<(), Failure> {
     SimpleLogger::new().with_level(LevelFilter::Info).env().init().map_err(failed)?;
     let config = Config::load(file).map_err(failed)?;
@@ -151,15 +154,25 @@ fn run(file: &Path) -> Result<(), Failure> {
         log::info!("clients: http://{address}");
     }
     let is_asked = Arc::new(AtomicBool::new(false));
-    let (ender, asked) = (daemon.ender(), is_asked.clone());
+    for address in daemon.transparent_addresses() {
+        log::info!("redirected connections: {address}");
+    }
+    let (ender, asked, hub, file) = (daemon.ender(), is_asked.clone(), daemon.hub(), file.to_owned());
     let waiting = Builder::new().name("signals".into()).stack_size(STACK_BYTES).spawn(move || {
-        if signals.wait().is_ok() {
-            log::info!("stopping");
-            asked.store(true, Ordering::Relaxed);
-            ender.poke();
+        loop {
+            match signals.wait() {
+                Ok(Signal::Reload) if hub.reload(&file) != Reloaded::Disabled => continue,
+                Ok(_) => break,
+                Err(_) => return,
+            }
         }
-        if signals.wait().is_ok() {
-            std::process::exit(1);
+        log::info!("stopping");
+        asked.store(true, Ordering::Relaxed);
+        ender.poke();
+        while let Ok(signal) = signals.wait() {
+            if signal == Signal::Stop {
+                std::process::exit(1);
+            }
         }
     });
     waiting.map_err(failed)?;

@@ -4,10 +4,12 @@
 //! Every socket of the daemon is non-blocking; threads wait in [`poll`] alone, so that a deadline, a poke and a
 //! closed connection all end the wait (DESIGN section 4).
 
-use core::net::{IpAddr, SocketAddr};
+use core::mem::MaybeUninit;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -20,20 +22,36 @@ pub use rustix::event::{PollFd, PollFlags};
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 64;
 
+/// Bytes of the buffers of sockets that are made from now on; 0: the kernel decides. One for the process: the memory is
+/// the machine's, however many daemons a test starts in it.
+static BUFFERS: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on each new socket has buffers of so many bytes, which do not grow; `None`: the kernel decides.
+pub fn set_buffers(bytes: Option<usize>) {
+    BUFFERS.store(bytes.unwrap_or(0), Ordering::Relaxed);
+}
+
 fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let bytes = BUFFERS.load(Ordering::Relaxed);
+    if bytes > 0 {
+        // Before connecting or listening, so that the window can be announced; accepted sockets inherit it.
+        set_receive_buffer(&socket, bytes)?;
+        set_send_buffer(&socket, bytes)?;
+    }
+    Ok(socket)
 }
 
-/// Starts to connect to `to`, from the address `from` if given. The socket is non-blocking; when [`poll`] says that
+/// Starts to connect to `to`, from the address `from` if given and of the same family. The socket is non-blocking; when [`poll`] says that
 /// it is writable, [`finish_connect`] tells the result.
 ///
 /// # Errors
-/// What the system says at once: no route, `from` is not ours, another address family.
+/// What the system says at once: no route, `from` is not ours.
 pub fn start_connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = tcp_socket(&to)?;
-    if let Some(from) = from {
+    if let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
         rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
     }
     sockopt::set_tcp_nodelay(&socket, true)?; // requests and heads are written whole; nothing gains by waiting
@@ -242,6 +260,44 @@ pub fn set_rcvlowat(socket: impl AsFd, bytes: usize) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Where a connection was going before the firewall redirected it here (`SO_ORIGINAL_DST`).
+///
+/// # Errors
+/// If the kernel keeps no track of connections, or not of this one.
+pub fn original_destination(socket: &TcpStream) -> io::Result<SocketAddr> {
+    /// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST` have the same number.
+    const ORIGINAL_DST: libc::c_int = libc::SO_ORIGINAL_DST;
+    let mut length;
+    let result;
+    let address: SocketAddr = if socket.local_addr()?.is_ipv4() {
+        let mut found = MaybeUninit::<libc::sockaddr_in>::zeroed();
+        length = size_of_val(&found) as libc::socklen_t;
+        // SAFETY: the descriptor is borrowed for the whole call, and pointer and length describe the live `found`, which the
+        // kernel fills. Neither std nor rustix has this option.
+        result = unsafe {
+            let at = found.as_mut_ptr().cast();
+            libc::getsockopt(socket.as_raw_fd(), libc::SOL_IP, ORIGINAL_DST, at, &mut length)
+        };
+        // SAFETY: all zeros is a valid value of this plain structure of numbers, whatever the kernel has filled.
+        let found = unsafe { found.assume_init() };
+        let ip = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
+        (ip, u16::from_be(found.sin_port)).into()
+    } else {
+        let mut found = MaybeUninit::<libc::sockaddr_in6>::zeroed();
+        length = size_of_val(&found) as libc::socklen_t;
+        // SAFETY: as above.
+        result = unsafe {
+            let at = found.as_mut_ptr().cast();
+            libc::getsockopt(socket.as_raw_fd(), libc::SOL_IPV6, ORIGINAL_DST, at, &mut length)
+        };
+        // SAFETY: as above.
+        let found = unsafe { found.assume_init() };
+        let ip = Ipv6Addr::from(found.sin6_addr.s6_addr);
+        (ip, u16::from_be(found.sin6_port)).into()
+    };
+    if result == 0 { Ok(address) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Fixes the socket's receive buffer; the system takes twice as much for its own bookkeeping. Before connecting or

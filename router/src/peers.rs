@@ -10,6 +10,7 @@ mod choose;
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,8 @@ const UNAUTHENTIC_FOR: u32 = 60;
 /// All configured peers, in the order of the configuration.
 #[derive(Debug)]
 pub struct Peers {
-    entries: Vec<Entry>,
+    /// One that stays over a change of the configuration is the same before and after it.
+    entries: Vec<Arc<Entry>>,
     keyring: Arc<Keyring>,
     trust: Arc<TrustStore>,
     /// Where connections to peers come from: the address by which they know us.
@@ -59,14 +61,14 @@ pub struct Peers {
 
 #[derive(Debug)]
 struct Entry {
-    /// Its place in the configuration.
-    place: usize,
     name: String,
     address: SocketAddr,
     key: Fingerprint,
     record: Mutex<Record>,
     /// Tells the keeper that another connection is parked, or none.
     changed: Waker,
+    /// It is no peer any more: the sessions that still have it as a lane are to do without.
+    is_removed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -119,7 +121,30 @@ impl Peers {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(config: &Config, keyring: Arc<Keyring>, trust: Arc<TrustStore>) -> io::Result<Self> {
-        let entry = |(place, peer): (usize, &crate::config::Peer)| {
+        Self {
+            entries: Vec::new(),
+            keyring: keyring.clone(),
+            trust: trust.clone(),
+            from: None,
+            stop: Waker::new()?,
+        }
+        .renew(config, keyring)
+    }
+
+    /// The peers of a changed configuration. What is known of those that stay is kept, and their parked connections are.
+    /// The old ones go on for the sessions that have them, until [`Peers::stop`] and [`Peers::part_from`].
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn renew(&self, config: &Config, keyring: Arc<Keyring>) -> io::Result<Self> {
+        let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
+        let entry = |peer: &crate::config::Peer| {
+            let key = crate::keys::fingerprint_of(&peer.public_key);
+            let is_same =
+                |old: &&Arc<Entry>| (&old.name, old.address, old.key) == (&peer.name, peer.address, key);
+            if let Some(same) = self.entries.iter().find(is_same).filter(|_| self.from == from) {
+                return Ok(same.clone());
+            }
             let record = Record {
                 state: PeerState::Down(Arc::new(Trouble::NotTried)),
                 parked: None,
@@ -127,18 +152,40 @@ impl Peers {
                 losses: 0,
                 verdict: None,
             };
-            Ok(Entry {
-                place,
+            Ok(Arc::new(Entry {
                 name: peer.name.clone(),
                 address: peer.address,
-                key: crate::keys::fingerprint_of(&peer.public_key),
+                key,
                 record: Mutex::new(record),
                 changed: Waker::new()?,
-            })
+                is_removed: AtomicBool::new(false),
+            }))
         };
-        let from = config.peer_listen.map(|address| address.ip()).filter(|ip| !ip.is_unspecified());
-        let entries = config.peers.iter().enumerate().map(entry).collect::<io::Result<_>>()?;
-        Ok(Self { entries, keyring, trust, from, stop: Waker::new()? })
+        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
+        Ok(Self { entries, keyring, trust: self.trust.clone(), from, stop: Waker::new()? })
+    }
+
+    /// Nothing more is said to those that are not among `others`; where they listen. The connections to them are the
+    /// caller's to cut.
+    pub fn part_from(&self, others: &Peers) -> Vec<SocketAddr> {
+        let part = |entry: &Arc<Entry>| {
+            entry.is_removed.store(true, Ordering::Relaxed);
+            entry.lock().parked = None;
+            entry.address
+        };
+        self.without(others).map(part).collect()
+    }
+
+    /// Where those listen that are not among `others`.
+    pub fn beyond(&self, others: &Peers) -> Vec<SocketAddr> {
+        self.without(others).map(|entry| entry.address).collect()
+    }
+
+    fn without(&self, others: &Peers) -> impl Iterator<Item = &Arc<Entry>> {
+        let is_there = |entry: &&Arc<Entry>| {
+            others.entries.iter().any(|other| (other.key, other.address) == (entry.key, entry.address))
+        };
+        self.entries.iter().filter(move |entry| !is_there(entry))
     }
 
     /// How many there are.
@@ -225,7 +272,8 @@ impl Peers {
     /// # Errors
     /// What the lane is to report. A decline is remembered.
     pub fn join(&self, peer: usize, session: &Session, live: &Live) -> Result<Joined, Fault> {
-        let entry = self.entries.get(peer).ok_or(Fault::Declined)?;
+        let entry = self.entries.get(peer).filter(|entry| !entry.is_removed.load(Ordering::Relaxed));
+        let entry = entry.ok_or(Fault::Declined)?;
         let init = |line: &mut Line| ask::init(line, entry, &self.keyring, session);
         match self.over_a_connection(entry, live, None, init) {
             Ok((Line { socket, .. }, Accepted { call, link, bandwidth, hold, log_head })) => {
@@ -333,6 +381,9 @@ impl Entry {
     }
 
     fn park(&self, line: Line) {
+        if self.is_removed.load(Ordering::Relaxed) {
+            return;
+        }
         self.lock().parked = Some(line);
         self.changed.poke();
     }

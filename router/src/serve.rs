@@ -16,8 +16,8 @@ mod sessions;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
@@ -34,7 +34,7 @@ use self::doors::Doors;
 use self::errand::Way;
 use self::quota::{Exceeded, Quota};
 use self::sessions::{Session, Sessions};
-use crate::config::Config;
+use crate::config::{Config, Peer};
 use crate::fetch::File;
 use crate::keyring::Keyring;
 use crate::ledger_file::{AppendError, InitRecord, Ledger};
@@ -60,16 +60,11 @@ const UNTRUSTED_FOR: u32 = 60;
 #[derive(Debug)]
 pub struct Serve {
     key: Fingerprint,
-    keyring: Arc<Keyring>,
     via: String,
-    wan_address: Option<IpAddr>,
-    bandwidth: u64,
-    gate: Arc<Gate>,
+    terms: Mutex<Arc<Terms>>,
     live: Arc<Live>,
     doors: Arc<Doors>,
     trust: Arc<TrustStore>,
-    /// Without one nothing is fetched.
-    ledger: Option<Arc<Ledger>>,
     sessions: Sessions,
     quota: Quota,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
@@ -79,6 +74,42 @@ pub struct Serve {
     declined: [AtomicU32; DeclineReason::ALL.len()],
     turned_away: AtomicU32,
     copied: AtomicU32,
+}
+
+/// For whom it works and how, as the configuration has it now.
+#[derive(Debug)]
+pub struct Terms {
+    /// The configured routers' keys.
+    pub keyring: Arc<Keyring>,
+    /// Which addresses may be reached.
+    pub gate: Arc<Gate>,
+    /// Where what is asked for is written down; without one nothing is fetched.
+    pub ledger: Option<Arc<Ledger>>,
+    /// Where connections to the internet come from.
+    pub wan_address: Option<IpAddr>,
+    /// Bits per second that are offered.
+    pub bandwidth: u64,
+    /// The configured routers.
+    pub peers: Vec<Peer>,
+    /// Most downloads at a time.
+    pub sessions: u16,
+    /// Most bytes of the log.
+    pub log_bytes: u64,
+}
+
+impl Terms {
+    /// Those of a configuration, with `sessions` downloads at a time.
+    pub fn of(
+        config: &Config,
+        sessions: u16,
+        keyring: Arc<Keyring>,
+        gate: Arc<Gate>,
+        ledger: Option<Arc<Ledger>>,
+    ) -> Terms {
+        let (wan_address, bandwidth, peers) = (config.wan_address, config.bandwidth, config.peers.clone());
+        let log_bytes = config.log_size.saturating_mul(config.log_files.into());
+        Terms { keyring, gate, ledger, wan_address, bandwidth, peers, sessions, log_bytes }
+    }
 }
 
 /// Why there is no session after an INIT whose MAC fits.
@@ -115,30 +146,18 @@ impl Report {
 }
 
 impl Serve {
-    /// The peer side of the router with these keys. `via` is its pseudonym towards origins.
-    pub fn new(
-        config: &Config,
-        keyring: Arc<Keyring>,
-        via: &str,
-        gate: Arc<Gate>,
-        live: Arc<Live>,
-        trust: Arc<TrustStore>,
-        ledger: Option<Arc<Ledger>>,
-    ) -> Serve {
-        let most = config.max_peer_sessions;
+    /// The peer side of a router. `via` is its pseudonym towards origins.
+    pub fn new(terms: Terms, via: &str, live: Arc<Live>, trust: Arc<TrustStore>) -> Serve {
+        let most = usize::from(terms.sessions);
         Serve {
-            key: keyring.me().fingerprint(),
-            keyring,
+            key: terms.keyring.me().fingerprint(),
             via: via.into(),
-            wan_address: config.wan_address,
-            bandwidth: config.bandwidth,
-            gate,
             live,
-            doors: Arc::new(Doors::new(&config.peers, most.saturating_mul(2).saturating_add(2))),
+            doors: Arc::new(Doors::new(&terms.peers, 2 * most)),
             trust,
-            ledger,
-            sessions: Sessions::new(most.into()),
-            quota: Quota::new(config.log_size.saturating_mul(config.log_files.into())),
+            sessions: Sessions::new(most),
+            quota: Quota::new(terms.log_bytes),
+            terms: Mutex::new(Arc::new(terms)),
             round_trip: AtomicU32::new(0),
             malformed: AtomicU32::new(0),
             unknown: AtomicU32::new(0),
@@ -146,6 +165,21 @@ impl Serve {
             turned_away: AtomicU32::new(0),
             copied: AtomicU32::new(0),
         }
+    }
+
+    /// The configuration has changed: from the next message on these are the terms. Downloads of routers that stay go on;
+    /// those of others are over. (Their connections are the caller's to cut.)
+    pub fn renew(&self, terms: Terms) {
+        let most = usize::from(terms.sessions);
+        let keyring = terms.keyring.clone();
+        self.doors.renew(&terms.peers, 2 * most);
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+        self.sessions.renew(most, |coordinator| keyring.find(coordinator).is_some());
+    }
+
+    /// The present terms.
+    fn terms(&self) -> Arc<Terms> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets a connection in, or turns it away if there are too many from there. Costs little: nothing is allocated for
@@ -185,12 +219,12 @@ impl Serve {
     }
 
     fn way(&self) -> Way<'_> {
-        Way { from: self.wan_address, via: &self.via, live: &self.live }
+        Way { from: self.terms().wan_address, via: &self.via, live: &self.live }
     }
 
     fn hello(&self, is_peer: bool) -> Hello {
         let details = is_peer.then(|| Details {
-            bandwidth: self.bandwidth,
+            bandwidth: self.terms().bandwidth,
             load: u32::try_from(self.sessions.count(Instant::now())).unwrap_or(u32::MAX),
             rtt: Span::from_micros(self.round_trip.load(Ordering::Relaxed).into()),
             losses: 0, // nothing counts them yet
@@ -208,12 +242,12 @@ impl Serve {
 
     /// Hash of the last entry of our log, which INITs countersign.
     fn log_head(&self) -> [u8; 32] {
-        self.ledger.as_ref().map_or([0; 32], |ledger| ledger.head())
+        self.terms().ledger.as_ref().map_or([0; 32], |ledger| ledger.head())
     }
 
     /// Bits per second that each session can be promised now; 0: unknown.
     fn share(&self) -> u64 {
-        self.bandwidth / self.sessions.count(Instant::now()).max(1) as u64
+        self.terms().bandwidth / self.sessions.count(Instant::now()).max(1) as u64
     }
 
     /// Enters the session of an INIT, if it may be, and writes the INIT down; `head` is all of it, which came from there.
@@ -260,15 +294,16 @@ impl Serve {
                 return Err(declined(DeclineReason::Quota, retry_after));
             }
         }
+        let terms = self.terms();
         let mut tally = Tally::default();
         let verified = introduced.verify_signature(request, &mut tally);
-        self.keyring.count(tally);
+        terms.keyring.count(tally);
         verified.map_err(No::Refuse)?;
         let addresses = match known {
             Some(known) if known.file.uri == init.target.to_string() => known.addresses.clone(),
             _ => {
                 let host = init.target.host.to_string();
-                self.gate.resolve_public(&host, init.target.port).map_err(|error| {
+                terms.gate.resolve_public(&host, init.target.port).map_err(|error| {
                     log::info!("session {} of {coordinator} refused: {host}: {error}", init.session);
                     // What the resolver did not find now it may find later; a rule stays.
                     let retry_after = if matches!(error, OriginError::Refused(..)) { 0 } else { 1 };
@@ -297,7 +332,7 @@ impl Serve {
             uri: &session.file.uri,
             head,
         };
-        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped);
+        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped);
         if let Err(error) = ledger.and_then(|ledger| ledger.append_init(&record)) {
             log::warn!("session {} of {coordinator} declined: {error}", init.session);
             self.sessions.end(&session, now);
@@ -308,18 +343,19 @@ impl Serve {
 
     /// Whether anything can be written down now.
     fn can_log(&self) -> bool {
-        self.ledger.as_ref().is_some_and(|ledger| ledger.takes_entries())
+        self.terms().ledger.as_ref().is_some_and(|ledger| ledger.takes_entries())
     }
 
     /// Writes down that bytes of a session's file are going to be fetched.
     fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), AppendError> {
-        let ledger = self.ledger.as_ref().ok_or(AppendError::Stopped)?;
+        let terms = self.terms();
+        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped)?;
         ledger.append_chunk(session.id, range)
     }
 
     /// Ends a coordinator's session; what was served in it.
     fn end(&self, session: &Arc<Session>) -> Summary {
-        if let Some(ledger) = &self.ledger {
+        if let Some(ledger) = &self.terms().ledger {
             ledger.end_session(session.id);
         }
         self.sessions.end(session, Instant::now())

@@ -1,10 +1,20 @@
-//! SIGTERM and SIGINT as something to wait for, so that the daemon can write down what it still has in memory. Not
-//! responsible for what follows. std has no signals; these two calls are the whole of it.
+//! SIGTERM, SIGINT and SIGHUP as something to wait for, so that the daemon can write down what it still has in memory, or
+//! read its configuration again. Not responsible for what follows. std has no signals; these two calls are the whole of
+//! it.
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The signals that end the daemon, held back from all threads that are started from now on.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT: the end.
+    Stop,
+    /// SIGHUP: to read the configuration again.
+    Reload,
+}
+
+/// The signals to the daemon, held back from all threads that are started from now on.
 #[derive(Debug)]
 pub struct Signals(libc::sigset_t);
 
@@ -21,6 +31,7 @@ impl Signals {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
             let set = set.assume_init();
             (set, libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))
         };
@@ -31,10 +42,14 @@ impl Signals {
     ///
     /// # Errors
     /// What the system says.
-    pub fn wait(&self) -> io::Result<()> {
+    pub fn wait(&self) -> io::Result<Signal> {
         let mut signal = 0;
         // SAFETY: both are valid for the call, and nothing else is read or written.
         let error = unsafe { libc::sigwait(&self.0, &mut signal) };
-        if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+        match (error, signal) {
+            (0, libc::SIGHUP) => Ok(Signal::Reload),
+            (0, _) => Ok(Signal::Stop),
+            (error, _) => Err(io::Error::from_raw_os_error(error)),
+        }
     }
 }

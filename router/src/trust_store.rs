@@ -161,6 +161,24 @@ impl TrustStore {
         }
     }
 
+    /// The configuration has other peers now. Of one that was there before, what is known is kept.
+    pub fn renew(&self, peers: &[crate::config::Peer]) {
+        let mut inner = self.lock();
+        let mut known = core::mem::take(&mut inner.peers);
+        for peer in peers {
+            let key = keys::fingerprint_of(&peer.public_key);
+            let place = known.iter().position(|old| old.saved.key == key);
+            let mut entry = place.map(|place| known.swap_remove(place)).unwrap_or_else(|| Peer {
+                name: String::new(),
+                saved: Saved::new(key, peer.address),
+                measured: None,
+            });
+            (entry.name, entry.saved.address) = (peer.name.clone(), peer.address);
+            inner.peers.push(entry);
+        }
+        inner.has_changed |= !known.is_empty();
+    }
+
     /// The time, as trust counts it.
     pub fn now(&self) -> Moment {
         let Reading { uptime, clock } = (self.read)();

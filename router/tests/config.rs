@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bamqp_router::budget::DEFAULT_COUNTS;
 use bamqp_router::config::{Config, Peer};
 
 const EXAMPLE: &str = include_str!("../openwrt/files/bamqp.config");
@@ -24,6 +25,7 @@ fn listen_peer_listen_and_peers_are_enough() {
     ));
     let expected = Config {
         listen: vec!["192.168.1.1:3128".parse().unwrap()],
+        transparent_listen: vec!["192.168.1.1:3129".parse().unwrap()],
         peer_listen: Some("10.77.0.1:7733".parse().unwrap()),
         peers: vec![Peer {
             name: "B".into(),
@@ -42,6 +44,8 @@ fn every_option_is_read() {
            option enabled 'yes'
            list listen '192.168.1.1:3128'
            list listen '[fd00::1]:3128'
+           option transparent '1'
+           list transparent_listen '192.168.1.1:8080'
            option peer_listen '10.77.0.1:7733'
            option wan_address '203.0.113.5'
            option key '/tmp/key'
@@ -65,6 +69,8 @@ fn every_option_is_read() {
     let expected = Config {
         enabled: true,
         listen: vec!["192.168.1.1:3128".parse().unwrap(), "[fd00::1]:3128".parse().unwrap()],
+        transparent: true,
+        transparent_listen: vec!["192.168.1.1:8080".parse().unwrap()],
         peer_listen: Some("10.77.0.1:7733".parse().unwrap()),
         wan_address: Some("203.0.113.5".parse().unwrap()),
         key: "/tmp/key".into(),
@@ -79,9 +85,9 @@ fn every_option_is_read() {
         fetch_ports: vec![8080],
         connect_ports: vec![443, 8443],
         bandwidth: 20_000_000,
-        max_clients: 7,
-        max_sessions: 2,
-        max_peer_sessions: 3,
+        max_clients: Some(7),
+        max_sessions: Some(2),
+        max_peer_sessions: Some(3),
         peers: Vec::new(),
     };
     assert_eq!(config, expected);
@@ -99,6 +105,18 @@ fn the_default_lan_is_private_and_local_addresses() {
     for address in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "11.0.0.1"] {
         assert!(!inside(address), "{address}");
     }
+}
+
+#[test]
+fn redirected_connections_arrive_beside_the_clients_unless_told_otherwise_and_only_if_wanted() {
+    let config = main_with("option transparent '0'").unwrap();
+    assert!(config.transparent_listen().is_empty());
+    let config = main_with("option transparent '1'").unwrap();
+    assert_eq!(config.transparent_listen(), ["192.168.1.1:3129".parse().unwrap()]);
+    let config = main_with("option transparent 1\n list transparent_listen '[fd00::1]:80'").unwrap();
+    assert_eq!(config.transparent_listen(), ["[fd00::1]:80".parse().unwrap()]);
+    let nowhere = "config bamqp 'main'\n option peer_listen '10.0.0.1:7733'\n option transparent '1'\n";
+    assert!(parse(nowhere).unwrap_err().contains(":1: transparent without an address"));
 }
 
 #[test]
@@ -210,6 +228,10 @@ fn the_example_names_every_option_with_its_default() {
     let expected = Config {
         enabled: false,
         listen: config.listen.clone(),
+        transparent_listen: vec!["192.168.1.1:3129".parse().unwrap()],
+        max_clients: Some(DEFAULT_COUNTS.clients),
+        max_sessions: Some(DEFAULT_COUNTS.sessions),
+        max_peer_sessions: Some(DEFAULT_COUNTS.peer_sessions),
         peer_listen: config.peer_listen,
         wan_address: config.wan_address,
         allow_private: config.allow_private.clone(),
@@ -219,6 +241,7 @@ fn the_example_names_every_option_with_its_default() {
     };
     assert_eq!(config, expected);
     for option in [
+        "transparent",
         "key",
         "state_dir",
         "log_dir",
@@ -230,7 +253,7 @@ fn the_example_names_every_option_with_its_default() {
     ] {
         assert!(all.contains(&format!("\toption {option} ")), "{option}");
     }
-    for list in ["allow_client", "fetch_ports", "connect_ports"] {
+    for list in ["transparent_listen", "allow_client", "fetch_ports", "connect_ports"] {
         assert!(all.contains(&format!("\tlist {list} ")), "{list}");
     }
 }

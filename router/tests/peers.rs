@@ -164,7 +164,7 @@ fn a_connection_that_a_session_has_taken_is_its_own() {
 
 #[test]
 fn a_peer_that_declines_is_left_alone_for_a_while() {
-    let bed = Bed::with(&[80], |config| config.max_peer_sessions = 1);
+    let bed = Bed::with(&[80], |config| config.max_peer_sessions = Some(1));
     let mut other = bed.connect(bed::B);
     other.init(id(9), URI, 1_000_000).unwrap();
     let coordinator = Coordinator::of(bed.address, SEED);

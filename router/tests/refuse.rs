@@ -59,7 +59,7 @@ fn what_is_refused_says_what_to_do() {
     let origin = Origin::answering(OK);
     let daemon = start(config());
     let url = origin.url("/");
-    let via = &daemon.shared().via;
+    let via = daemon.shared().via.clone();
     for (request, status, word) in [
         (
             get(&origin, "/").replace("\r\n\r\n", &format!("\r\nVia: 1.1 x, 1.1 {via}\r\n\r\n")),
@@ -132,7 +132,7 @@ fn strangers_and_too_many_clients_are_refused() {
     let (status, text) = refused(&strict, &get(&origin, "/"));
     assert_eq!(status, 403);
     assert!(text.contains("allow_client"), "{text}");
-    let small = start(Config { max_clients: 1, ..config() });
+    let small = start(Config { max_clients: Some(1), ..config() });
     let mut first = client(&small);
     first.send(get(&origin, "/"));
     first.head();

@@ -294,7 +294,7 @@ fn the_connection_goes_to_the_checked_address_whatever_the_name_stands_for() {
 #[test]
 fn a_head_that_comes_slowly_is_not_waited_for() {
     let origin = Origin::answering(OK);
-    let daemon = start(Config { max_clients: 2, ..config() });
+    let daemon = start(Config { max_clients: Some(2), ..config() });
     let mut slow = client(&daemon);
     slow.send("GET http://");
     // A byte now and then does not buy more time.

@@ -137,7 +137,7 @@ pub(super) fn init(
     keyring: &Arc<Keyring>,
     session: &Session,
 ) -> Result<Accepted, Trouble> {
-    let neighbour = keyring.neighbour(entry.place).ok_or(Trouble::NoKey)?;
+    let neighbour = keyring.find(entry.key).ok_or(Trouble::NoKey)?;
     if line.challenge.is_none() {
         hello(line, entry)?;
     }

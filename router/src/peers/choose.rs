@@ -2,6 +2,7 @@
 //! ([`bamqp_core::select`]).
 
 use core::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bamqp_core::message::hello::Details;
@@ -39,7 +40,7 @@ impl Peers {
     /// What is known of each.
     pub fn views(&self) -> Vec<PeerView> {
         let now = clock::now();
-        let view = |entry: &Entry| {
+        let view = |entry: &Arc<Entry>| {
             let record = entry.lock();
             PeerView {
                 name: entry.name.clone(),
@@ -58,7 +59,7 @@ impl Peers {
     /// How many could be asked for help now.
     pub fn usable(&self) -> usize {
         let now = clock::now();
-        let usable = |entry: &&Entry| select::may_ask(now, &entry.candidate(&self.trust)).is_ok();
+        let usable = |entry: &&Arc<Entry>| select::may_ask(now, &entry.candidate(&self.trust)).is_ok();
         self.entries.iter().filter(usable).count()
     }
 

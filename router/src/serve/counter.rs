@@ -147,7 +147,7 @@ impl<'a> Counter<'a> {
         }
         static LINES: Sparingly = Sparingly::new();
         LINES.info(module_path!(), || format!("router {}: refused: {refusal}", self.visit.ip));
-        self.serve.keyring.count_refusal(refusal);
+        self.serve.terms().keyring.count_refusal(refusal);
         self.closing = Some(End::Refused(refusal));
         self.answer(|head| {
             head.status(403, "Refused")

@@ -2,6 +2,7 @@
 //! connections; several of one coordinator may use a session.
 
 use core::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,14 +127,24 @@ fn is_in_use(session: &Arc<Session>) -> bool {
 /// All sessions. Those that ended by silence go when somebody looks.
 #[derive(Debug)]
 pub struct Sessions {
-    most: usize,
+    most: AtomicUsize,
     table: Mutex<Vec<Arc<Session>>>,
 }
 
 impl Sessions {
     /// Room for `most` sessions at a time.
     pub fn new(most: usize) -> Sessions {
-        Sessions { most, table: Mutex::new(Vec::new()) }
+        Sessions { most: AtomicUsize::new(most), table: Mutex::new(Vec::new()) }
+    }
+
+    /// From now on there is room for `most`, and there are none of coordinators that are not `known` any more.
+    pub fn renew(&self, most: usize, known: impl Fn(Fingerprint) -> bool) {
+        self.most.store(most, Ordering::Relaxed);
+        self.lock(Instant::now()).retain(|session| known(session.coordinator));
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     fn lock(&self, now: Instant) -> MutexGuard<'_, Vec<Arc<Session>>> {
@@ -150,7 +161,7 @@ impl Sessions {
     /// Whether one that is new now would be refused.
     pub fn is_full(&self, now: Instant) -> bool {
         let table = self.lock(now);
-        table.len() >= self.most && table.iter().all(is_in_use)
+        table.len() >= self.most() && table.iter().all(is_in_use)
     }
 
     /// The session of this name. Whether a request is of its coordinator, [`Session::check`] tells.
@@ -175,7 +186,7 @@ impl Sessions {
             drop(state);
             return Ok(known.clone());
         }
-        if table.len() >= self.most {
+        if table.len() >= self.most() {
             let unused = table.iter().enumerate().filter(|(_, session)| !is_in_use(session));
             let (place, _) =
                 unused.min_by_key(|(_, session)| session.lock().heard).ok_or(DeclineReason::Busy)?;

@@ -1,17 +1,38 @@
 //! What `bamqp status`, `peers` and `trust` show of a running daemon. Not responsible for its form
 //! ([`super::document`]) nor for who may ask.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bamqp_core::channel::Refusal;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::trust::{Alert, PROBATION, Standing};
 
-use super::document::{Cell, Document, Section, Unit, score, span};
+use super::document::{Cell, Document, Name, Section, Unit, score, span};
 use super::{LaneReport, SessionReport};
 use crate::daemon::Shared;
 use crate::peers::{PeerState, PeerView};
 use crate::trust_store::TrustView;
+
+/// What the daemon may come to take, and how much of what there may be at a time.
+fn memory(shared: &Shared) -> Vec<(Name, Cell)> {
+    let budget = &shared.budget;
+    vec![
+        (("memory_at_most", Unit::Bytes), budget.total().into()),
+        (("half_of_what_was_available", Unit::Bytes), budget.allowed.into()),
+        (("program", Unit::Bytes), budget.program.into()),
+        (("downloads", Unit::Bytes), budget.downloads.into()),
+        (("clients", Unit::Bytes), budget.clients.into()),
+        (("for_other_routers", Unit::Bytes), budget.peers.into()),
+        (("sockets", Unit::Bytes), budget.sockets.into()),
+        (("buffer_of_a_socket", Unit::Bytes), budget.buffer.into()),
+        (("window", Unit::Bytes), shared.config.window.into()),
+        (("max_sessions", Unit::Count), u32::from(budget.counts.sessions).into()),
+        (("max_clients", Unit::Count), u32::from(budget.counts.clients).into()),
+        (("max_peer_sessions", Unit::Count), u32::from(budget.counts.peer_sessions).into()),
+        (("max_threads", Unit::Count), budget.threads.into()),
+    ]
+}
 
 /// The router as a whole, its downloads and their lanes.
 pub fn status(shared: &Shared) -> Document {
@@ -20,6 +41,8 @@ pub fn status(shared: &Shared) -> Document {
     let serving = shared.serve.report();
     let refused = shared.keyring.report();
     let tally = refused.tally;
+    let reload = shared.reload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let reload = Some(reload).filter(|told| !told.is_empty());
     let facts = vec![
         (("router", Unit::Text), shared.keyring.me().fingerprint().to_string().into()),
         (("version", Unit::Text), env!("CARGO_PKG_VERSION").into()),
@@ -36,6 +59,7 @@ pub fn status(shared: &Shared) -> Document {
         (("routers_turned_away", Unit::Count), serving.turned_away.into()),
         (("signatures_made", Unit::Count), tally.signed.into()),
         (("signatures_verified", Unit::Count), tally.verified.into()),
+        (("last_reload", Unit::Text), reload.into()),
     ];
     let messages = Refusal::ALL.into_iter().map(|refusal| (refusal.to_string(), refused.refused(refusal)));
     let inits = DeclineReason::ALL.into_iter().map(|reason| (reason.to_string(), serving.declined(reason)));
@@ -49,6 +73,7 @@ pub fn status(shared: &Shared) -> Document {
         Section::Facts("router", facts),
         // What other routers sent and was not done, and why.
         Section::Table("refused_messages", vec![("reason", Unit::Text), ("count", Unit::Count)], refusals),
+        Section::Facts("memory", memory(shared)),
         Section::Table(
             "sessions",
             vec![

@@ -68,6 +68,12 @@ impl Line {
         }
     }
 
+    /// The next head; `None` if the other side has hung up before, even with bytes unread.
+    pub fn next_head(&mut self) -> Option<String> {
+        let comes = !self.buffer.is_empty() || self.socket.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+        comes.then(|| self.head())
+    }
+
     /// The next `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
@@ -232,4 +238,59 @@ pub fn refused(daemon: &Daemon, request: &str) -> (u16, String) {
     let text = String::from_utf8(client.rest()).unwrap();
     assert_eq!(field(&head, "Content-Length"), Some(text.len().to_string().as_str()));
     (head[9..12].parse().unwrap(), text)
+}
+
+/// An origin with one file, which it serves slowly until it is told to hurry. (Slowly, and not with a pause: lanes that
+/// stand still are given up.)
+pub fn slow_origin(size: usize, hurry: Arc<AtomicBool>) -> Origin {
+    let file = pattern(size);
+    Origin::start(move |mut line, _| {
+        while let Some(head) = line.next_head() {
+            let range = field(&head, "Range").and_then(|range| range.strip_prefix("bytes="));
+            if let Some(places) = range.filter(|range| range.contains(',')) {
+                line.send(multipart(&file, places));
+                continue;
+            }
+            let range = range.and_then(|range| range.split_once('-'));
+            let (start, end) = match range {
+                Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),
+                None => (0, size),
+            };
+            let status = match range {
+                Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{size}", end - 1),
+                None => "200 OK".into(),
+            };
+            // Under a weak validator it is only relayed.
+            let etag = if head.starts_with("GET /weak") { "W/\"v\"" } else { "\"v\"" };
+            let length = end - start;
+            line.send(format!("HTTP/1.1 {status}\r\nETag: {etag}\r\nContent-Length: {length}\r\n\r\n"));
+            for piece in file[start..end].chunks(16 * 1024) {
+                if std::io::Write::write_all(&mut line.socket, piece).is_err() {
+                    return;
+                }
+                if !hurry.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+            }
+        }
+    })
+}
+
+/// The answer to a request for several places (RFC 9110 section 14.6).
+fn multipart(file: &[u8], places: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (start, end) in places.split(',').filter_map(|place| place.trim().split_once('-')) {
+        let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+        body.extend(
+            format!("\r\n--x\r\nContent-Range: bytes {start}-{end}/{}\r\n\r\n", file.len()).as_bytes(),
+        );
+        body.extend_from_slice(&file[start..=end]);
+    }
+    body.extend(b"\r\n--x--\r\n");
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nETag: \"v\"\r\nContent-Type: multipart/byteranges; boundary=x\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.into_bytes(), body].concat()
 }

@@ -28,7 +28,7 @@ use bamqp_router::ledger_file::Ledger;
 use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
-use bamqp_router::serve::Serve;
+use bamqp_router::serve::{Serve, Terms};
 use bamqp_router::trust_store::TrustStore;
 
 /// The configured coordinators, and one that is not.
@@ -93,7 +93,7 @@ impl Bed {
         let mut config = Config {
             allow_private: vec!["127.0.20.0/24".parse().unwrap(), "127.0.11.0/24".parse().unwrap()],
             fetch_ports: ports.to_vec(),
-            max_peer_sessions: 3,
+            max_peer_sessions: Some(3),
             bandwidth: 20_000_000,
             state_dir: "/nonexistent".into(),
             log_dir: log_dir(),
@@ -106,15 +106,9 @@ impl Bed {
         let keyring = Arc::new(Keyring::new(&pair, &config.peers).unwrap());
         let trust = Arc::new(TrustStore::open(&config));
         let ledger = Arc::new(Ledger::open(&config, pair.public()).unwrap());
-        let serve = Arc::new(Serve::new(
-            &config,
-            keyring.clone(),
-            "bamqp-test",
-            gate,
-            live.clone(),
-            trust.clone(),
-            Some(ledger.clone()),
-        ));
+        let sessions = config.max_peer_sessions.unwrap();
+        let terms = Terms::of(&config, sessions, keyring.clone(), gate, Some(ledger.clone()));
+        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone()));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();

@@ -443,7 +443,7 @@ fn strangers_have_two_connections_and_five_seconds() {
 
 #[test]
 fn a_peer_has_a_limit_of_connections_too() {
-    let bed = Bed::with(&[80], |config| config.max_peer_sessions = 1);
+    let bed = Bed::with(&[80], |config| config.max_peer_sessions = Some(1));
     let mut lines: Vec<Line> = (0..4).map(|_| bed.connect(A)).collect();
     lines.iter_mut().for_each(|line| assert_eq!(line.hello().unwrap().status(), 200));
     assert!(bed.connect(A).is_closed());

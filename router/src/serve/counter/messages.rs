@@ -63,10 +63,11 @@ impl<'a> Counter<'a> {
     fn init(&mut self, request: &Request<'_>, init: &Init<'_>, head: &[u8]) -> Result<Handled, End> {
         let serve = self.serve;
         let mut tally = Tally::default();
-        let find = |key| serve.keyring.find(key);
+        let keyring = serve.terms().keyring.clone();
+        let find = |key| keyring.find(key);
         let (me, challenge) = (serve.key, self.challenge.as_ref());
         let introduced = Introduced::by(request, init, me, challenge, find, &mut tally);
-        serve.keyring.count(tally);
+        keyring.count(tally);
         let introduced = match introduced {
             Ok(introduced) => introduced,
             Err(refusal) => return self.refuse(refusal),
