@@ -8,8 +8,8 @@ use super::against::pair;
 use super::damage::line_end;
 use super::*;
 
-fn bamqp(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bamqp")).arg("log").args(args).output().unwrap()
+fn log(args: &[&str]) -> Output {
+    bamqp().arg("log").args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -102,7 +102,7 @@ fn sigterm_and_sigint_write_what_waits() {
             ),
         )
         .unwrap();
-        let mut daemon = Command::new(env!("CARGO_BIN_EXE_bamqp"))
+        let mut daemon = bamqp()
             .args(["run", "--config", config.to_str().unwrap()])
             .stderr(std::process::Stdio::null())
             .spawn()
