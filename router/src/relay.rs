@@ -7,7 +7,6 @@
 use core::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bamqp_core::http::body::BodyLength;
