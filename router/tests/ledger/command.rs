@@ -79,7 +79,7 @@ fn the_command_shows_what_is_asked_for() {
 fn the_command_says_what_is_wrong_with_its_arguments() {
     for args in [&[][..], &["burn"], &["show"], &["verify", "--full", "x"], &["show", "--since", "noon", "x"]]
     {
-        let output = bamqp(args);
+        let output = log(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1);
     }
