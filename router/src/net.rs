@@ -137,7 +137,7 @@ pub fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usi
             let left = deadline.saturating_duration_since(Instant::now());
             libc::timespec {
                 tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX as _), // 32 or 64 bits wide, by system
-                tv_nsec: left.subsec_nanos() as _, // likewise; below 10^9
+                tv_nsec: left.subsec_nanos() as _,                          // likewise; below 10^9
             }
         });
         let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
