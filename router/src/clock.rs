@@ -7,7 +7,6 @@ use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use bamqp_core::ledger::Time;
 use bamqp_core::time::Instant;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Files that are there once the clock was set: from the network on OpenWrt (by this package's hotplug script, or
 /// dnsmasq's) and under systemd.
@@ -38,9 +37,11 @@ pub fn time_of_day() -> Time {
     Time::from_seconds(since.map_or(0, |since| since.as_secs()))
 }
 
-/// Seconds since the router's boot.
+/// Seconds since the router's boot; 0 if the system does not tell. (From a file: rustix's `clock_gettime` takes `time_t`
+/// for 64 bits wide on MIPS with musl, where the libc crate declares it for 32 bits.)
 pub fn uptime() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
 }
 
 /// The system's name of this boot; empty if it has none.

@@ -4,20 +4,22 @@
 //! Every socket of the daemon is non-blocking; threads wait in [`poll`] alone, so that a deadline, a poke and a
 //! closed connection all end the wait (DESIGN section 4).
 
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ptr;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
-pub use rustix::event::{PollFd, PollFlags};
+pub use rustix::event::PollFlags;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 64;
@@ -121,8 +123,29 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A descriptor to wait for with [`poll`], and what it is ready for afterwards.
+#[derive(Clone, Debug)]
+#[repr(transparent)]
+pub struct PollFd<'fd>(libc::pollfd, PhantomData<BorrowedFd<'fd>>);
+
+impl<'fd> PollFd<'fd> {
+    /// Waits for `events`; for errors and hang-ups in any case.
+    pub fn new(fd: &'fd impl AsFd, events: PollFlags) -> Self {
+        let fd = fd.as_fd().as_raw_fd();
+        Self(libc::pollfd { fd, events: events.bits() as _, revents: 0 }, PhantomData)
+    }
+
+    /// What it is ready for.
+    pub fn revents(&self) -> PollFlags {
+        PollFlags::from_bits_retain(self.0.revents as _)
+    }
+}
+
 /// Waits until one of `fds` is ready, or the deadline; the number of ready ones, 0 at the deadline. A wait without
 /// descriptors is a sleep.
+///
+/// Not rustix's: on MIPS with musl that takes `time_t` for 64 bits wide, where the libc crate declares the functions for
+/// 32 bits, and every wait would end at once.
 ///
 /// # Errors
 /// Only if the system has no memory.
@@ -130,14 +153,21 @@ pub fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usi
     loop {
         let timeout = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos() as _, // 32 or 64 bits wide, by system; below 10^9
+            libc::timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX as _), // 32 or 64 bits wide, by system
+                tv_nsec: left.subsec_nanos() as _,                          // likewise; below 10^9
             }
         });
-        match rustix::event::poll(fds, timeout.as_ref()) {
-            Err(Errno::INTR) => {}
-            other => return Ok(other?),
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let (first, count) = (fds.as_mut_ptr().cast::<libc::pollfd>(), fds.len());
+        // SAFETY: `first` and `count` are those of a slice that nobody else uses now, and a `PollFd` is a `pollfd`
+        // (transparent); `timeout` is null or points to the value above; no signal mask is given.
+        match unsafe { libc::ppoll(first, count as libc::nfds_t, timeout, ptr::null()) } {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+            ready => return Ok(ready as usize), // not negative
         }
     }
 }

@@ -51,8 +51,8 @@ impl Pace {
     /// The mark for a wait with `rest` bytes to come.
     pub fn wanted(&self, rest: u64) -> usize {
         let portion = self.rate.saturating_mul(PORTION.as_millis() as u64) / 1000;
-        let most = MOST_MARK.min(self.half_buffer);
-        usize::try_from(portion.min(rest)).map_or(most, |bytes| bytes.clamp(1, most.max(1)))
+        let most = MOST_MARK.min(self.half_buffer).max(1);
+        usize::try_from(portion.min(rest)).map_or(most, |bytes| bytes.clamp(1, most))
     }
 
     /// Sets the mark before a wait with `rest` bytes to come; when to look although it was not reached.

@@ -7,7 +7,6 @@
 use core::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bamqp_core::http::body::BodyLength;
@@ -276,7 +275,7 @@ type Fds<'a> = heapless::Vec<PollFd<'a>, 6>;
 
 /// Adds a socket, if there is one; its place.
 fn add<'a>(fds: &mut Fds<'a>, socket: Option<&'a TcpStream>, flags: PollFlags) -> Option<usize> {
-    fds.push(PollFd::from_borrowed_fd(socket?.as_fd(), flags)).ok()?;
+    fds.push(PollFd::new(socket?, flags)).ok()?;
     Some(fds.len() - 1)
 }
 

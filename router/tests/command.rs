@@ -1,10 +1,13 @@
 //! The `bamqp` command: output, exit codes and one-line errors.
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn bamqp(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bamqp")).args(args).output().unwrap()
+    program::bamqp().args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -45,6 +45,10 @@ fn a_wait_ends_at_its_deadline_and_by_a_poke() {
     let waker = Waker::new().unwrap();
     let wait = |deadline| poll(&mut [PollFd::new(&waker, PollFlags::IN)], Some(deadline)).unwrap();
     assert_eq!(wait(Instant::now()), 0);
+    // Not earlier, parts of a second included: where that goes wrong, every wait is a busy loop.
+    let deadline = Instant::now() + Duration::from_millis(20);
+    assert_eq!(wait(deadline), 0);
+    assert!(Instant::now() >= deadline);
     std::thread::scope(|scope| {
         scope.spawn(|| waker.poke());
         assert_eq!(wait(soon()), 1);

@@ -1,10 +1,13 @@
 //! `bamqp status|peers|trust` against running daemons: the same for people and as JSON.
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bamqp_core::trust::{Conduct, Violation};
@@ -59,8 +62,7 @@ impl Bed {
 
     fn bamqp(&self, arguments: &[&str]) -> Output {
         let config = self.folder.join("A.conf");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bamqp"));
-        command.args(arguments).arg("--config").arg(config).output().unwrap()
+        program::bamqp().args(arguments).arg("--config").arg(config).output().unwrap()
     }
 
     fn text(&self, arguments: &[&str]) -> String {

@@ -6,10 +6,11 @@ use bamqp_router::keys::base64_encode;
 
 use super::against::pair;
 use super::damage::line_end;
+use super::program::bamqp;
 use super::*;
 
-fn bamqp(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bamqp")).arg("log").args(args).output().unwrap()
+fn log(args: &[&str]) -> Output {
+    bamqp().arg("log").args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -21,7 +22,7 @@ fn the_command_verifies() {
     let (peer, other) = pair(3);
     let (file, other) = (peer.only_file(), other.only_file());
     let (file, other) = (file.to_str().unwrap(), other.to_str().unwrap());
-    let good = bamqp(&["verify", file, "--against", other]);
+    let good = log(&["verify", file, "--against", other]);
     assert!(good.status.success(), "{good:?}");
     assert!(text(&good.stdout).starts_with("whole: entries 1 to 7 of router "), "{good:?}");
     assert!(text(&good.stdout).contains("3 sessions"));
@@ -29,7 +30,7 @@ fn the_command_verifies() {
     let at = line_end(&bytes, 3) + 20;
     bytes[at] ^= 1;
     fs::write(file, &bytes).unwrap();
-    let bad = bamqp(&["verify", file]);
+    let bad = log(&["verify", file]);
     assert_eq!(bad.status.code(), Some(1));
     assert!(text(&bad.stderr).starts_with(&format!("bamqp: {file}:4: ")), "{bad:?}");
     assert!(bad.stdout.is_empty());
@@ -41,7 +42,7 @@ fn the_command_shows_what_is_asked_for() {
     let (file, other) = (peer.only_file(), other.only_file());
     let (file, other) = (file.to_str().unwrap(), other.to_str().unwrap());
     let lines = |args: &[&str]| {
-        let output = bamqp(&[&["show"], args, &[file]].concat());
+        let output = log(&[&["show"], args, &[file]].concat());
         assert!(output.status.success(), "{output:?}");
         text(&output.stdout).lines().count()
     };
@@ -54,10 +55,10 @@ fn the_command_shows_what_is_asked_for() {
     assert_eq!(lines(&["--peer", "10.77.0.9"]), 0);
     assert_eq!(lines(&["--since", "2001-01-01"]), 7);
     assert_eq!(lines(&["--until", "2001-01-01"]), 0);
-    let full = bamqp(&["show", "--full", file]);
+    let full = log(&["show", "--full", file]);
     assert_eq!(full.stdout, fs::read(file).unwrap());
     for peer in [owner().fingerprint().to_string(), base64_encode(owner().public())] {
-        let own = bamqp(&["show", other, "--peer", &peer]);
+        let own = log(&["show", other, "--peer", &peer]);
         assert_eq!(text(&own.stdout).lines().count(), 3, "{peer}");
         assert!(text(&own.stdout).contains("http://example.org/3"));
     }
@@ -78,13 +79,13 @@ fn the_command_shows_what_is_asked_for() {
 fn the_command_says_what_is_wrong_with_its_arguments() {
     for args in [&[][..], &["burn"], &["show"], &["verify", "--full", "x"], &["show", "--since", "noon", "x"]]
     {
-        let output = bamqp(args);
+        let output = log(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert_eq!(text(&output.stderr).lines().count(), 1);
     }
-    let help = bamqp(&["verify", "--help"]);
+    let help = log(&["verify", "--help"]);
     assert!(help.status.success() && text(&help.stdout).contains("router/LOG.md"));
-    assert_eq!(bamqp(&["verify", "/nowhere/log"]).status.code(), Some(1));
+    assert_eq!(log(&["verify", "/nowhere/log"]).status.code(), Some(1));
 }
 
 /// The daemon writes what waits when it is told to stop: the whole program, with the signal that procd sends.
@@ -102,7 +103,7 @@ fn sigterm_and_sigint_write_what_waits() {
             ),
         )
         .unwrap();
-        let mut daemon = Command::new(env!("CARGO_BIN_EXE_bamqp"))
+        let mut daemon = bamqp()
             .args(["run", "--config", config.to_str().unwrap()])
             .stderr(std::process::Stdio::null())
             .spawn()

@@ -3,6 +3,8 @@
 mod against;
 mod command;
 mod damage;
+#[path = "../common/program.rs"]
+mod program;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

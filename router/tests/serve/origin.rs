@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,7 +45,8 @@ struct Shared {
     /// The connection and range of each request, in order.
     requests: Mutex<Vec<(usize, Range<u64>)>>,
     heads: Mutex<Vec<String>>,
-    sent: AtomicU64,
+    /// Bytes of bodies. MIPS has no 64-bit atomics.
+    sent: AtomicU32,
     stop: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -67,7 +68,7 @@ impl Origin {
             script: Box::new(script),
             requests: Mutex::default(),
             heads: Mutex::default(),
-            sent: AtomicU64::new(0),
+            sent: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             sockets: Mutex::default(),
         });
@@ -104,7 +105,7 @@ impl Origin {
 
     /// Bytes of bodies that its sockets have taken.
     pub fn sent(&self) -> u64 {
-        self.shared.sent.load(Ordering::SeqCst)
+        self.shared.sent.load(Ordering::SeqCst).into()
     }
 
     /// Connections that were made to it.
@@ -194,7 +195,7 @@ impl Shared {
             if socket.write_all(&bytes(at..next)).is_err() {
                 return false;
             }
-            self.sent.fetch_add(next - at, Ordering::SeqCst);
+            self.sent.fetch_add((next - at) as u32, Ordering::SeqCst);
             at = next;
         }
         true
