@@ -68,7 +68,7 @@ make_package prepare
   fail "the copied sources are no workspace"
 
 # The feed's own test, with the program in reach.
-sed "s|/etc/|$image/etc/|g; s|/usr/libexec|$image/usr/libexec|; s|/tmp/|$root/|g" "$package/test.sh" >"$root/test.sh"
+sed "s|/tmp/|$root/|g; s|/etc/|$image/etc/|g; s|/usr/libexec|$image/usr/libexec|" "$package/test.sh" >"$root/test.sh"
 version=$(sed -n 's/^PKG_VERSION:=//p' "$package/Makefile")
 PATH=$image/usr/bin:$PATH busybox ash "$root/test.sh" bamqp "$version" || fail "test.sh fails"
 if PATH=$image/usr/bin:$PATH busybox ash "$root/test.sh" bamqp 9.9 2>/dev/null; then
