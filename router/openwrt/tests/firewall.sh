@@ -1,5 +1,6 @@
-# The firewall's part of transparent mode, in network namespaces: a client, the router, a web server. The redirect is
-# written as firewall4 writes it from the data of the init script, around the package's own files. Needs root.
+# The firewall's part of transparent mode, in network namespaces: a client, the router, a web server. The rules are what
+# firewall4 makes of the data that the init script gave to procd ($root.firewall.json, by init.sh), around the package's
+# own files. Needs root.
 set -euo pipefail
 if [ "$(id -u)" != 0 ] || ! command -v nft >/dev/null || ! command -v ip >/dev/null; then
   echo "firewall.sh: needs root, nft and ip: not tested here"
@@ -23,19 +24,20 @@ for space in "$client" "$router" "$web"; do
   ip netns add "$space"
   ip -n "$space" link set lo up
 done
-link() { # NAMESPACE NAME PREFIX4 PREFIX6: .1 and ::1 on the router, .2 and ::2 there
+link() { # NAMESPACE NAME PREFIX4 PREFIX6 N: the router is number N there, the other one 2
   ip -n "$router" link add "$2" type veth peer name eth0 netns "$1"
-  ip -n "$router" addr add "$3.1/24" dev "$2"
-  ip -n "$router" addr add "$4::1/64" dev "$2" nodad
+  ip -n "$router" addr add "$3.$5/24" dev "$2"
+  ip -n "$router" addr add "$4::$5/64" dev "$2" nodad
   ip -n "$1" addr add "$3.2/24" dev eth0
   ip -n "$1" addr add "$4::2/64" dev eth0 nodad
   ip -n "$router" link set "$2" up
   ip -n "$1" link set eth0 up
-  ip -n "$1" route add default via "$3.1"
-  ip -n "$1" -6 route add default via "$4::1"
+  ip -n "$1" route add default via "$3.$5"
+  ip -n "$1" -6 route add default via "$4::$5"
 }
-link "$client" br-lan 192.168.1 fd00:1
-link "$web" wan 203.0.113 2001:db8
+# The router's addresses are those that stub.sh tells the init script.
+link "$client" br-lan 192.168.1 2001:db8:1 1
+link "$web" wan 198.51.100 2001:db8 7
 ip netns exec "$router" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 
 # Whoever answers says who it is.
@@ -68,54 +70,60 @@ answers() { # ADDRESS WHO
 }
 refused() { get "$1" | grep -q "Couldn't connect\|Failed to connect\|refused" || fail "$1: not refused"; }
 
-work=$(mktemp -d)
-cat >"$work/fw4.nft" <<NFT
-table inet fw4 {
-	set bamqp_local4 { type ipv4_addr; flags interval; auto-merge; elements = { 192.168.0.0/16, 203.0.113.1 } }
-	set bamqp_local6 { type ipv6_addr; flags interval; auto-merge; elements = { fc00::/7, 2001:db8::1 } }
-	include "$package/files/bamqp-refused.table.nft"
-	chain dstnat {
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname "br-lan" jump dstnat_lan
-	}
-	chain dstnat_lan {
-		include "$package/files/bamqp-refused.dstnat_lan.nft"
-		meta nfproto ipv4 tcp dport 80 ip daddr != @bamqp_local4 counter redirect to 3129
-		meta nfproto ipv6 tcp dport 80 ip6 daddr != @bamqp_local6 counter redirect to 3129
-	}
-}
-NFT
-ip netns exec "$router" nft -f "$work/fw4.nft" || fail "nft does not take the package's files"
-rm -r "$work"
+python3 - "$package" "$root.firewall.json" >"$root.fw4.nft" <<'PYTHON'
+import json, sys
+package, data = sys.argv[1:]
+sets, rules = [], []
+for entry in json.load(open(data))["instances"]["bamqp"]["data"]["firewall"]:
+    address = {"ipv4": "ip", "ipv6": "ip6"}[entry["family"]]
+    if entry["type"] == "ipset":
+        elements = ", ".join(entry["entry"])
+        sets.append(f"set {entry['name']} {{ type {entry['family']}_addr; flags interval; auto-merge; elements = {{ {elements} }} }}")
+    else:
+        assert entry["target"] == "DNAT" and entry["src"] == "lan" and entry["ipset"][0] == "!"
+        rules.append(f"{entry['proto']} dport {entry['src_dport']} {address} daddr != @{entry['ipset'][1:]}"
+                     f" counter redirect to {entry['dest_port']}")
+lines = "\n".join
+print(f"""table inet fw4 {{
+{lines(sets)}
+include "{package}/files/bamqp-refused.table.nft"
+chain dstnat {{ type nat hook prerouting priority dstnat; policy accept; iifname "br-lan" jump dstnat_lan; }}
+chain dstnat_lan {{
+include "{package}/files/bamqp-refused.dstnat_lan.nft"
+{lines(rules)}
+}}
+}}""")
+PYTHON
+ip netns exec "$router" nft -f "$root.fw4.nft" || fail "nft does not take the rules"
 
 serve "$web" 80 web
 serve "$web" 8080 other-port
 serve "$router" 80 router-page
 serve "$router" 3129 daemon
 daemon=$served
-for web_address in 203.0.113.2 '[2001:db8::2]'; do
+for web_address in 198.51.100.2 '[2001:db8::2]'; do
   answers "$web_address" daemon
 done
-answers 203.0.113.2:8080 other-port
+answers 198.51.100.2:8080 other-port
 # What is the router's own stays with it, at any of its addresses.
-for own in 192.168.1.1 203.0.113.1 '[fd00:1::1]' '[2001:db8::1]'; do
+for own in 192.168.1.1 198.51.100.7 '[2001:db8:1::1]' '[2001:db8::7]'; do
   answers "$own" router-page
 done
 
 # The daemon dies: the connection that shows it is refused, those after it pass.
 kill "$daemon"
 wait "$daemon" 2>/dev/null || true
-for web_address in 203.0.113.2 '[2001:db8::2]'; do
+for web_address in 198.51.100.2 '[2001:db8::2]'; do
   refused "$web_address"
   answers "$web_address" web
   answers "$web_address" web
 done
 # It is back, and the minute is over.
 serve "$router" 3129 daemon
-answers 203.0.113.2 web
+answers 198.51.100.2 web
 ip netns exec "$router" nft flush set inet fw4 bamqp_refused
-answers 203.0.113.2 daemon
+answers 198.51.100.2 daemon
 answers '[2001:db8::2]' daemon
 # A connection to another port that is refused is nobody's death.
 refused 192.168.1.1:81
-answers 203.0.113.2 daemon
+answers 198.51.100.2 daemon
