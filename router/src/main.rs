@@ -23,6 +23,7 @@ const HELP: &str = "\
 BAMQP: routers of neighbours pool their links for one download
 
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
+bamqp check [--config FILE]  says what is wrong with a configuration (default /etc/config/bamqp), nothing if it is all right
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
 bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
 bamqp status|peers|trust [--json] [--config FILE]
@@ -34,7 +35,7 @@ SIGHUP: the daemon reads its configuration again; running downloads go on.
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
 
-const COMMANDS: &str = "run, keygen, status, peers, trust or log";
+const COMMANDS: &str = "run, check, keygen, status, peers, trust or log";
 
 /// Where OpenWrt keeps the configuration.
 const CONFIG: &str = "/etc/config/bamqp";
@@ -76,6 +77,11 @@ fn command() -> Result<(), Failure> {
             let config = config.ok_or_else(|| Failure::Usage("expected run --config FILE".into()))?;
             no_more(args)?;
             run(&config)
+        }
+        Some("check") => {
+            let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
+            no_more(args)?;
+            Config::load(config.as_deref().unwrap_or(Path::new(CONFIG))).map(drop).map_err(failed)
         }
         Some("keygen") => {
             let key: Option<PathBuf> = args.opt_value_from_str("--key").map_err(usage)?;

@@ -54,7 +54,7 @@ fn help_and_version() {
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    one_line_error(&bamqp(&[]), 2, "expected run, keygen, status, peers, trust or log");
+    one_line_error(&bamqp(&[]), 2, "expected run, check, keygen, status, peers, trust or log");
     one_line_error(&bamqp(&["fly"]), 2, "unknown command fly");
     one_line_error(&bamqp(&["run"]), 2, "expected run --config FILE");
     one_line_error(&bamqp(&["run", "--config"]), 2, "--config");
@@ -82,6 +82,19 @@ fn run_says_what_is_wrong() {
     one_line_error(&bamqp(&["run", "--config", &file]), 1, &file);
     std::fs::write(&file, "config bamqp 'main'\n\toption window 'large'\n").unwrap();
     one_line_error(&bamqp(&["run", "--config", &file]), 1, &format!("{file}:2: window 'large': expected"));
+}
+
+#[test]
+fn check_is_silent_or_says_what_is_wrong() {
+    let directory = Directory::new("check");
+    let config = directory.file("config");
+    std::fs::write(&config, "config bamqp\n option listen '127.0.0.1:3128'\n").unwrap();
+    let output = bamqp(&["check", "--config", &config]);
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    std::fs::write(&config, "config bamqp\n option lisen '127.0.0.1:3128'\n").unwrap();
+    one_line_error(&bamqp(&["check", "--config", &config]), 1, &format!("{config}:2: unknown option lisen"));
+    one_line_error(&bamqp(&["check", "--config", &directory.file("none")]), 1, "No such file");
+    one_line_error(&bamqp(&["check", "now"]), 2, "unexpected argument now");
 }
 
 #[test]

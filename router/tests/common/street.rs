@@ -95,7 +95,7 @@ impl Neighbourhood {
             (1..=setup.routers).map(|i| start_daemon(&net, i, &keys, &folder, &setup.ports)).collect();
         let neighbourhood = Neighbourhood { folder, nginx, net, daemons, file };
         neighbourhood
-            .wait_for(|| neighbourhood.daemons[0].shared().peers.usable() + 1 == setup.routers.into());
+            .wait_for(|| neighbourhood.daemons[0].shared().peers.usable() + 1 == usize::from(setup.routers));
         neighbourhood
     }
 
