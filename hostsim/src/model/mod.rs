@@ -7,10 +7,12 @@
 //!              ├▶ once: one download, compared with the own line alone
 //!              ├▶ hours: a neighbourhood whose lines change
 //!              ├▶ plans: what the literature would do on the same lines
-//!              └▶ table: links that stay as they are
+//!              ├▶ table: links that stay as they are
+//!              └▶ detect: how often liars are found out
 //! ```
 
 pub mod content;
+pub mod detect;
 pub mod hours;
 pub mod lines;
 pub mod once;
@@ -82,6 +84,13 @@ fn carry_out(options: &Options, seed: u64) -> bool {
         }
         Task::Table => {
             print!("{}", table::table());
+            true
+        }
+        Task::Detect(sessions) => {
+            let rows = detect::rows().count();
+            let table = detect::table(sessions, |row| eprint!("\r{row:>5} of {rows} rows"));
+            eprintln!();
+            print!("{table}");
             true
         }
         Task::Plan => {

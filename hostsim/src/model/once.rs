@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Fault as LaneFault, LaneKind, LaneState, Outcome};
+use bamqp_core::trust::Standing;
 
 use super::content::Tamper;
 use super::lines::Net;
@@ -24,7 +25,7 @@ pub struct Modelled {
 pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
     let limit: u64 = net.lines.iter().map(|line| line.rate).sum();
     let size = options.run.size;
-    let own = download(World::over(net.clone()), size, window, Vec::new());
+    let (own, _) = download(World::over(net.clone()), Job::new(0, Vec::new(), 0..size, window));
     let mut world = World::over(net);
     for fault in &options.run.faults {
         inject(&mut world, fault);
@@ -37,7 +38,10 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         peers.sort_unstable();
     }
     let names: Vec<String> = peers.iter().map(|&i| router_name(i)).collect();
-    let (pooled, faults_met) = download_counted(world, size, window, peers);
+    let job = Job::new(0, peers, 0..size, window);
+    let standing = if options.newcomers { Standing::Newcomer { clean: 0 } } else { job.standing };
+    world.set_seed(seed);
+    let (pooled, faults_met) = download(world, Job { standing, seed, ..job });
     let timed = options
         .run
         .faults
@@ -126,17 +130,12 @@ impl Modelled {
     }
 }
 
-fn download(world: World, size: u64, window: usize, peers: Vec<usize>) -> Result {
-    download_counted(world, size, window, peers).0
-}
-
-fn download_counted(mut world: World, size: u64, window: usize, peers: Vec<usize>) -> (Result, u64) {
-    let job = Job::new(0, peers, 0..size, window);
+fn download(mut world: World, job: Job) -> (Result, u64) {
     let number = world.start(Instant::default(), job);
     // A download that stands still for good is given up by the core after a minute; this is far beyond that.
     let mut results = world.run(Instant::default() + Span::from_millis(1_000_000_000));
     let result = results.remove(&number).expect("a session always ends");
-    (result, world.faults_met())
+    (result, world.faults_met() + world.lies_told())
 }
 
 /// Has a fault of `hostsim run` happen to the modelled lines.

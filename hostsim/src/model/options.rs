@@ -15,6 +15,8 @@ hostsim model: the same core under a virtual clock; the same seed gives the same
   --hours H       H hours (0.01 to 100) in which each household starts downloads now and then, and links get
                   faster, slower, die and come back
   --plan          compare the plan with the simple ones of the literature on the same links
+  --detect        how often a lying peer is found out, by the formula and in --sessions N sessions a row (2000)
+  --newcomers     peers without a record, which are checked most closely; else they have a clean one
   --table         how much of the links' sum a download gets, for many kinds of links that stay as they are
 
 Exit code: 0 if every download ended as it should, 1 if not, 2 for wrong arguments.
@@ -34,6 +36,8 @@ pub enum Task {
     Plan,
     /// The table of static links.
     Table,
+    /// The table of liars that are found out, with so many sessions a row.
+    Detect(u64),
 }
 
 /// The options.
@@ -43,6 +47,8 @@ pub struct Options {
     pub task: Task,
     /// A random neighbourhood of so many peers.
     pub peers: Option<usize>,
+    /// Whether the peers have no record yet.
+    pub newcomers: bool,
     /// Links, size, window, faults, seed, JSON.
     pub run: args::Options,
 }
@@ -60,12 +66,22 @@ impl Options {
         if hours.is_some_and(|h| !(0.01..=100.0).contains(&h)) {
             return Err(HOURS.into());
         }
+        const SESSIONS: &str = "--sessions: expected 1 to 1000000";
+        let sessions: Option<u64> =
+            args.opt_value_from_str("--sessions").map_err(|_| SESSIONS.to_string())?;
+        let sessions = sessions.unwrap_or(2_000);
+        if !(1..=1_000_000).contains(&sessions) {
+            return Err(SESSIONS.into());
+        }
+        let detect = args.contains("--detect").then_some(Task::Detect(sessions));
+        let newcomers = args.contains("--newcomers");
         let plan = args.contains("--plan").then_some(Task::Plan);
-        let tasks = [hours.map(Task::Hours), plan, args.contains("--table").then_some(Task::Table)];
+        let table = args.contains("--table").then_some(Task::Table);
+        let tasks = [hours.map(Task::Hours), plan, table, detect];
         let mut tasks = tasks.into_iter().flatten();
         let task = tasks.next().unwrap_or(Task::Once);
         if tasks.next().is_some() {
-            return Err("--hours, --plan, --table: expected one of them".into());
+            return Err("--hours, --plan, --table, --detect: expected one of them".into());
         }
         let sized = args.clone().contains("--size");
         let linked = args.clone().contains("--links");
@@ -79,6 +95,6 @@ impl Options {
         if !sized {
             run.size = 64 << 20;
         }
-        Ok(Options { task, peers, run })
+        Ok(Options { task, peers, newcomers, run })
     }
 }

@@ -397,6 +397,7 @@ impl World {
                 self.tampers.insert(line, tamper);
             }
             Happening::Variant(line, variant) => {
+                self.faults_met += 1;
                 self.variants.insert(line, variant);
             }
             Happening::OneRange => self.one_range = true,

@@ -6,6 +6,7 @@
 mod common;
 mod counting;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -93,6 +94,11 @@ fn origin(file: &'static [u8]) -> Origin {
             if request.is_empty() {
                 return;
             }
+            let ranges = field(&request, "Range").unwrap_or_default();
+            if ranges.contains(',') {
+                line.send(parts_of(file, ranges));
+                continue;
+            }
             let range = field(&request, "Range").map(range_of);
             let (status, content_range) = match &range {
                 Some(Range { start, end }) => {
@@ -118,8 +124,25 @@ fn origin(file: &'static [u8]) -> Origin {
     })
 }
 
+/// The answer to a request for several ranges: places that are checked.
+fn parts_of(file: &[u8], ranges: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for range in ranges.trim_start_matches("bytes=").split(',') {
+        let Range { start, end } = range_of(range);
+        let (last, total) = (end - 1, file.len());
+        write!(body, "\r\n--parts\r\nContent-Range: bytes {start}-{last}/{total}\r\n\r\n").unwrap();
+        body.extend_from_slice(&file[start..end]);
+    }
+    body.extend_from_slice(b"\r\n--parts--\r\n");
+    let head =
+        "HTTP/1.1 206 Partial Content\r\nETag: \"v\"\r\nContent-Type: multipart/byteranges; boundary=parts";
+    let mut answer = format!("{head}\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    answer.extend(body);
+    answer
+}
+
 fn range_of(value: &str) -> Range<usize> {
-    let (first, last) = value.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap();
+    let (first, last) = value.trim_start_matches("bytes=").split_once('-').unwrap();
     first.parse().unwrap()..last.parse::<usize>().unwrap() + 1
 }
 
