@@ -3,6 +3,8 @@
 
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Fault, LaneState, Outcome};
+use bamqp_core::trust::Standing;
+use hostsim::model::detect;
 use hostsim::model::reorder::Reorder;
 use hostsim::model::table::{self, ENOUGH};
 use hostsim::model::world::{Happening, Job, Result, World};
@@ -277,6 +279,40 @@ fn static_links_are_used_to_97_percent_where_the_window_has_the_time() {
         promised += 1;
     }
     assert!(promised >= 75, "{promised} rows");
+}
+
+#[test]
+fn liars_are_found_as_often_as_the_formula_says() {
+    for row in detect::rows().filter(|row| row.per_1000 >= 100) {
+        let (cell, predicted) = (row.measure(60), row.predicted());
+        let off = (cell.measured() - predicted).abs();
+        let most = 4.0 * cell.error(predicted) + 0.5 / cell.checked.max(1) as f64;
+        assert!(off <= most, "{row:?}: {} instead of {predicted}: {cell:?}", cell.measured());
+        assert_eq!(cell.blamed, 0, "{row:?}");
+        if row.run >= 16 << 10 && row.standing == (Standing::Newcomer { clean: 0 }) {
+            assert!(cell.measured() >= 0.75, "{row:?}: {cell:?}");
+        }
+    }
+}
+
+#[test]
+fn of_chunks_that_are_altered_whole_nothing_gets_through_and_variants_are_nobodys_fault() {
+    let (escaped, altered) = detect::whole_chunks(100);
+    assert!(escaped == 0 && altered >= 100, "{escaped} of {altered}");
+    assert_eq!(detect::blamed_for_variants(100), 0);
+}
+
+#[test]
+fn checking_costs_at_most_what_it_may() {
+    for rtt in [5, 40, 100] {
+        let newcomer = Standing::Newcomer { clean: 0 };
+        let trusted = Standing::Trusted { accused: false };
+        for (standing, most) in [(newcomer, 35.0), (trusted, 10.0)] {
+            let (result, _) = download(rtt, |job| job.standing = standing, &[]);
+            let cost = result.check_cost();
+            assert!(cost > 1.0 && cost <= most, "RTT {rtt}, {standing}: {cost} of a thousand");
+        }
+    }
 }
 
 /// Worked out by hand from the definitions of RFC 5236: displacement is arrival position less sequence number; what

@@ -142,7 +142,7 @@ fn answer(how: &str, asked: &[Range<usize>], file: &[u8]) -> (Vec<u8>, bool) {
 
 fn serve(mut line: Line, file: &[u8], counts: &Counts) {
     loop {
-        let head = line.head();
+        let head = line.next_head().unwrap_or_default();
         let Some(path) = head.split(' ').nth(1) else { return };
         let how = path.trim_start_matches('/').to_owned();
         let asked = ranges(&head);
