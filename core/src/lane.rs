@@ -288,7 +288,7 @@ impl Fault {
         match self {
             Fault::Unreachable | Fault::Closed | Fault::Timeout => true,
             Fault::Unauthentic | Fault::Corrupt => true,
-            Fault::Status(status) => status >= 500 || status == 408,
+            Fault::Status(status) => status >= 500 || status == 408 || status == 429,
             _ => false,
         }
     }
@@ -398,8 +398,10 @@ pub enum Dispute {
     Lie,
     /// Somebody who was asked disagrees with the own link, too: the origin is inconsistent, nobody is blamed.
     Origin,
-    /// There was nobody to ask.
+    /// There was nobody to ask, or no answer in time.
     Open,
+    /// It differed from a trusted peer that stood in for the own link, and nobody else could say who is right.
+    Unsettled,
 }
 
 impl core::fmt::Display for Dispute {
@@ -408,6 +410,7 @@ impl core::fmt::Display for Dispute {
             Dispute::Lie => "lie",
             Dispute::Origin => "inconsistent origin",
             Dispute::Open => "open",
+            Dispute::Unsettled => "unsettled",
         })
     }
 }

@@ -177,14 +177,16 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         true
     }
 
-    /// Drops the furthest slot beyond `index` that is here, so that its buffer is free: which it was.
-    pub fn evict(&mut self, index: u64) -> Option<u64> {
-        let furthest = (index + 1..self.next + SLOTS as u64).rev().find(|&i| self.look(i).is_some())?;
-        match core::mem::replace(&mut self.ring[Self::place(furthest)], Place::Empty) {
+    /// Drops slot `index`, held or not, so that its buffer is free. Whether it was here.
+    pub fn evict(&mut self, index: u64) -> bool {
+        if self.look(index).is_none() {
+            return false;
+        }
+        match core::mem::replace(&mut self.ring[Self::place(index)], Place::Empty) {
             Place::Held(buffer, _) | Place::Ready(buffer, _) => self.give_back(buffer),
             Place::Empty => {}
         }
-        Some(furthest)
+        true
     }
 
     fn take_held(&mut self, index: u64, by: u32) -> Option<S> {

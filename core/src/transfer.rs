@@ -477,7 +477,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
                 }
             }
         }
-        if id == LaneId::OWN {
+        if id == LaneId::OWN && !self.lanes[id.index()].is_up() {
             self.inspector.give_up_audits();
             self.settle_all(wake);
         }
@@ -494,6 +494,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     fn end(&mut self, outcome: Outcome, wake: &mut Wake) {
         self.over.get_or_insert(outcome);
+        self.close_court();
         self.wake_all(wake);
         wake.add_client();
     }

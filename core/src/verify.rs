@@ -113,31 +113,21 @@ impl Places {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     pub place: (u64, u8),
+    /// The lane that brought `ours`.
+    pub by: usize,
     pub ours: Bytes,
     pub theirs: Bytes,
 }
 
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "offset {}", self.place.0)
-    }
-}
-
-/// Something that is to be fetched.
+/// How far the audit of a slot, which is fetched whole over the own link, has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Errand {
+enum Audit {
+    /// It is to be asked for.
     Due,
     Asked,
+    /// The own link's copy is here and waits for the peer's.
+    OwnCopy,
     Done,
-}
-
-/// A slot that is fetched whole.
-#[derive(Clone, Copy, Debug)]
-struct Audit {
-    slot: u64,
-    errand: Errand,
-    /// The own link's copy came first and waits for the peer's.
-    waits: bool,
 }
 
 /// Places that are to be asked for.
@@ -160,7 +150,8 @@ pub(crate) struct Inspection {
     began: Instant,
     /// Whether any of it was compared.
     looked_into: bool,
-    audit: Option<Audit>,
+    /// The slot that is audited, if one is.
+    audit: Option<(u64, Audit)>,
 }
 
 #[derive(Debug)]
@@ -177,7 +168,8 @@ enum PlaceState {
     Due,
     /// In the request of this number.
     Asked(u32),
-    Here(Bytes),
+    /// It came over this lane.
+    Here(Bytes, usize),
 }
 
 impl Place {
@@ -187,15 +179,15 @@ impl Place {
 
     /// Whether `theirs` has there what was fetched; `None` as long as nothing was.
     fn compare<S: Slot>(&self, theirs: &S) -> Option<Result<(), Mismatch>> {
-        let PlaceState::Here(ours) = self.state else { return None };
-        Some(compare((self.at, self.len), ours, theirs))
+        let PlaceState::Here(ours, by) = self.state else { return None };
+        let place = (self.at, self.len);
+        let theirs = excerpt(theirs, place);
+        let len = usize::from(self.len).min(PLACE_BYTES);
+        Some(match ours.get(..len) == theirs.get(..len) {
+            true => Ok(()),
+            false => Err(Mismatch { place, by, ours, theirs }),
+        })
     }
-}
-
-fn compare<S: Slot>(place: (u64, u8), ours: Bytes, slot: &S) -> Result<(), Mismatch> {
-    let theirs = excerpt(slot, place);
-    let len = usize::from(place.1).min(PLACE_BYTES);
-    if ours.get(..len) == theirs.get(..len) { Ok(()) } else { Err(Mismatch { place, ours, theirs }) }
 }
 
 fn excerpt<S: Slot>(slot: &S, (at, len): (u64, u8)) -> Bytes {
@@ -207,14 +199,15 @@ fn excerpt<S: Slot>(slot: &S, (at, len): (u64, u8)) -> Bytes {
 }
 
 /// Whether two copies of the same bytes of the file, within one slot, are the same.
-pub(crate) fn same<S: Slot>(ours: &S, theirs: &S, extent: Range<u64>) -> Result<(), Mismatch> {
+/// `by` brought `ours`.
+pub(crate) fn same<S: Slot>(by: usize, ours: &S, theirs: &S, extent: Range<u64>) -> Result<(), Mismatch> {
     let start = (extent.start % SLOT) as usize;
     let end = start + (extent.end - extent.start) as usize;
     let Some(differs) = ours.differs(theirs, start..end) else { return Ok(()) };
     let at = extent.start + (differs - start) as u64;
     let len = (extent.end - at).min(PLACE_BYTES as u64) as u8;
     let place = (at, len);
-    Err(Mismatch { place, ours: excerpt(ours, place), theirs: excerpt(theirs, place) })
+    Err(Mismatch { place, by, ours: excerpt(ours, place), theirs: excerpt(theirs, place) })
 }
 
 /// All chunks that are not released yet.
@@ -225,6 +218,8 @@ pub(crate) struct Inspector {
     places: Vec<Place, MAX_OPEN_PLACES>,
     /// Whether the origin answers several ranges at a time, as far as known.
     pub several: bool,
+    /// How many requests for several in a row came to nothing.
+    pub failed: u8,
     last: u32,
     last_request: u32,
 }
@@ -233,7 +228,15 @@ impl Inspector {
     /// `secret` is random and nobody else's.
     pub fn new(secret: [u8; 32]) -> Self {
         let dice = Dice { secret, count: 0, left: Vec::new() };
-        Self { dice, open: Vec::new(), places: Vec::new(), several: true, last: 0, last_request: 0 }
+        Self {
+            dice,
+            open: Vec::new(),
+            places: Vec::new(),
+            several: true,
+            failed: 0,
+            last: 0,
+            last_request: 0,
+        }
     }
 
     /// Whether there is room for another chunk.
@@ -272,7 +275,7 @@ impl Inspector {
         let share = (slots.end - slots.start) * u64::from(checking.audit_per_10000);
         let audit = (self.dice.below(10_000) < share).then(|| {
             let slot = slots.start + self.dice.below(slots.end - slots.start);
-            Audit { slot, errand: Errand::Due, waits: false }
+            (slot, Audit::Due)
         });
         let _ = self.open.push(Inspection { id, lane, slots, began: now, looked_into: false, audit });
         Some(id)
@@ -323,7 +326,7 @@ impl Inspector {
 
     /// The first slot that is to be fetched whole.
     pub fn audit_due(&self) -> Option<(u32, u64)> {
-        let due = |i: &Inspection| i.audit.filter(|a| a.errand == Errand::Due).map(|a| (i.id, a.slot));
+        let due = |i: &Inspection| Some((i.id, i.audit.filter(|(_, audit)| *audit == Audit::Due)?.0));
         self.open.iter().filter_map(due).min_by_key(|(_, slot)| *slot)
     }
 
@@ -352,8 +355,9 @@ impl Inspector {
         (request, places)
     }
 
-    /// The same where only one range can be asked for at a time: a place of the oldest chunk; its others are let go.
-    pub fn ask_place(&mut self, of: impl Fn(usize) -> bool) -> Option<(u32, Places)> {
+    /// The same where only one range can be asked for at a time: a place of the oldest chunk. Its others are let go if this
+    /// stays so.
+    pub fn ask_place(&mut self, of: impl Fn(usize) -> bool, lets_go: bool) -> Option<(u32, Places)> {
         let is_due =
             |id: u32| move |(_, p): &(usize, &Place)| p.inspection == id && p.state == PlaceState::Due;
         let due = |id: u32| self.places.iter().enumerate().filter(is_due(id));
@@ -361,7 +365,9 @@ impl Inspector {
             self.open.iter().filter(|i| of(i.lane)).map(|i| i.id).find(|&id| due(id).next().is_some())?;
         let chosen = self.dice.below(due(id).count() as u64) as usize;
         let at = self.places.iter().enumerate().filter(is_due(id)).nth(chosen)?.1.at;
-        self.places.retain(|p| p.inspection != id || p.state != PlaceState::Due || p.at == at);
+        if lets_go {
+            self.places.retain(|p| p.inspection != id || p.state != PlaceState::Due || p.at == at);
+        }
         self.last_request = self.last_request.wrapping_add(1);
         let place = self.places.iter_mut().find(|p| p.inspection == id && p.at == at)?;
         place.state = PlaceState::Asked(self.last_request);
@@ -375,28 +381,24 @@ impl Inspector {
 
     /// The audit of a chunk is asked for now.
     pub fn ask_audit(&mut self, id: u32) {
-        self.set_audit(id, Errand::Asked);
+        self.set_audit(id, |_| Audit::Asked);
     }
 
-    /// What was asked for did not come.
+    /// The audited slot did not come, or is gone again.
+    pub fn unask_audit(&mut self, id: u32) {
+        self.set_audit(id, |audit| if audit == Audit::Done { Audit::Done } else { Audit::Due });
+    }
+
+    fn set_audit(&mut self, id: u32, to: impl FnOnce(Audit) -> Audit) {
+        if let Some((_, audit)) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
+            *audit = to(*audit);
+        }
+    }
+
+    /// The places of that request did not come.
     pub fn unask_places(&mut self, request: u32) {
         let asked = |p: &&mut Place| p.state == PlaceState::Asked(request);
         self.places.iter_mut().filter(asked).for_each(|p| p.state = PlaceState::Due);
-    }
-
-    /// What was asked for did not come.
-    pub fn unask_audit(&mut self, id: u32) {
-        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut())
-            && audit.errand == Errand::Asked
-        {
-            audit.errand = Errand::Due;
-        }
-    }
-
-    fn set_audit(&mut self, id: u32, errand: Errand) {
-        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
-            audit.errand = errand;
-        }
     }
 
     /// Whether a place of the chunk is to be asked for.
@@ -404,15 +406,16 @@ impl Inspector {
         self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Due)
     }
 
-    /// The answer to a request for places came.
-    pub fn places_came(&mut self, request: u32, samples: &[Sample]) {
+    /// The answer to a request for places came over lane `by`.
+    pub fn places_came(&mut self, by: usize, request: u32, samples: &[Sample]) {
         for place in self.places.iter_mut().filter(|p| p.state == PlaceState::Asked(request)) {
             if let Some(sample) = samples.iter().find(|sample| sample.at == place.at) {
-                place.state = PlaceState::Here(sample.bytes);
+                place.state = PlaceState::Here(sample.bytes, by);
             }
         }
         // An answer without some of the places that were asked for: from now on one at a time.
         self.several &= !self.places.iter().any(|p| p.state == PlaceState::Asked(request));
+        self.failed = 0;
         self.unask_places(request);
     }
 
@@ -423,8 +426,10 @@ impl Inspector {
     ) -> Option<(u32, Mismatch)> {
         let mut number = 0;
         while let Some(place) = self.places.get(number) {
-            let id = place.inspection;
-            match held(id, place.slot()).and_then(|slot| place.compare(slot)) {
+            let (id, index) = (place.inspection, place.slot());
+            // With the own link's copy there is nothing to compare yet.
+            let theirs = if self.own_copy_of(id) == Some(index) { None } else { held(id, index) };
+            match theirs.and_then(|slot| place.compare(slot)) {
                 Some(Err(mismatch)) => return Some((id, mismatch)),
                 Some(Ok(())) => {
                     self.places.swap_remove(number);
@@ -447,11 +452,14 @@ impl Inspector {
         self.find(id).is_none_or(|inspection| inspection.looked_into)
     }
 
-    /// A place within `range`, which is of the chunk, is looked at besides.
-    pub fn look_into(&mut self, id: u32, range: Range<u64>) {
-        let place = self.draw(range);
+    /// A place of one of the `count` slots that are held for the chunk is looked at besides; `extent` tells the bytes of
+    /// each by its number.
+    pub fn look_into(&mut self, id: u32, count: u64, extent: impl FnOnce(u64) -> Range<u64>) {
+        // What is left of its places is in slots that others brought. So there is room for this one.
+        self.places.retain(|place| place.inspection != id);
+        let chosen = self.dice.below(count.max(1));
+        let place = self.draw(extent(chosen));
         let (at, len) = (place.start, (place.end - place.start) as u8);
-        // There is room: of this chunk's places none is left.
         let _ = self.places.push(Place { inspection: id, at, len, state: PlaceState::Due });
     }
 
@@ -460,67 +468,50 @@ impl Inspector {
     /// # Errors
     /// What differs.
     pub fn came<S: Slot>(&mut self, id: u32, index: u64, slot: &S) -> Result<(), Mismatch> {
-        let mut number = 0;
-        while let Some(place) = self.places.get(number) {
-            let theirs = place.inspection == id && place.slot() == index;
-            match theirs.then(|| place.compare(slot)).flatten() {
-                Some(verdict) => {
-                    verdict?;
-                    self.places.swap_remove(number);
-                    self.compared(id);
-                }
-                None => number += 1,
-            }
+        // This is the peer's copy, whatever is held.
+        let audit = self.find_mut(id).and_then(|inspection| inspection.audit.take());
+        let mismatch = self.compare_all(|i, at| (i == id && at == index).then_some(slot));
+        if let Some(inspection) = self.find_mut(id) {
+            inspection.audit = audit;
         }
-        Ok(())
+        mismatch.map_or(Ok(()), |(_, mismatch)| Err(mismatch))
     }
 
     /// The slot of the chunk of which the own link's copy is held until the peer's comes.
-    pub fn waiting_of(&self, id: u32) -> Option<u64> {
-        self.find(id)?.audit.filter(|audit| audit.waits).map(|audit| audit.slot)
-    }
-
-    /// The slots of which the own link's copy is held, each for its inspection.
-    pub fn waiting(&self) -> Vec<(u32, u64), MAX_INSPECTIONS> {
-        let waits = |i: &Inspection| i.audit.filter(|audit| audit.waits).map(|audit| (i.id, audit.slot));
-        self.open.iter().filter_map(waits).collect()
-    }
-
-    /// Whether the own link's copy of slot `index` is held for the chunk, which has not come yet.
-    pub fn waits_for(&self, id: u32, index: u64) -> bool {
-        self.waiting_of(id) == Some(index)
+    pub fn own_copy_of(&self, id: u32) -> Option<u64> {
+        self.audited_slot(id, Audit::OwnCopy)
     }
 
     /// The slot of the chunk that is being fetched whole.
     pub fn being_audited(&self, id: u32) -> Option<u64> {
-        self.find(id)?.audit.filter(|audit| audit.errand == Errand::Asked).map(|audit| audit.slot)
+        self.audited_slot(id, Audit::Asked)
+    }
+
+    fn audited_slot(&self, id: u32, when: Audit) -> Option<u64> {
+        self.find(id)?.audit.filter(|(_, audit)| *audit == when).map(|(slot, _)| slot)
     }
 
     /// The own link's copy of the audited slot is here before the chunk's.
-    pub fn audit_waits(&mut self, id: u32) {
-        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
-            *audit = Audit { errand: Errand::Done, waits: true, ..*audit };
-        }
+    pub fn own_copy_came(&mut self, id: u32) {
+        self.set_audit(id, |_| Audit::OwnCopy);
     }
 
     /// The audit has come to its end.
     pub fn audited(&mut self, id: u32) {
-        if let Some(audit) = self.find_mut(id).and_then(|i| i.audit.as_mut()) {
-            *audit = Audit { errand: Errand::Done, waits: false, ..*audit };
-        }
+        self.set_audit(id, |_| Audit::Done);
     }
 
     /// Audits that are still to be asked for are given up: there is no own link for them.
     pub fn give_up_audits(&mut self) {
         for inspection in &mut self.open {
-            inspection.audit = inspection.audit.filter(|audit| audit.waits || audit.errand == Errand::Asked);
+            inspection.audit = inspection.audit.filter(|(_, audit)| *audit != Audit::Due);
         }
     }
 
     /// Whether nothing is open of the slots that `is_held` shows to be held for this chunk.
     pub fn is_clean(&self, id: u32, mut is_held: impl FnMut(u64) -> bool) -> bool {
         let audit = self.find(id).and_then(|i| i.audit);
-        let audited = audit.is_none_or(|a| (a.errand == Errand::Done && !a.waits) || !is_held(a.slot));
+        let audited = audit.is_none_or(|(slot, audit)| audit == Audit::Done || !is_held(slot));
         audited && !self.places.iter().any(|p| p.inspection == id && is_held(p.slot()))
     }
 
@@ -528,7 +519,7 @@ impl Inspector {
     pub fn cut_short(&mut self, id: u32, end: u64) {
         let Some(inspection) = self.find_mut(id) else { return };
         inspection.slots.end = inspection.slots.end.min(end).max(inspection.slots.start);
-        inspection.audit = inspection.audit.filter(|audit| audit.slot < end);
+        inspection.audit = inspection.audit.filter(|(slot, _)| *slot < end);
         self.places.retain(|p| p.inspection != id || p.slot() < end);
     }
 
@@ -540,11 +531,17 @@ impl Inspector {
 }
 
 /// Randomness that nobody foresees who does not know the secret: SHA-256 of it and a counter.
-#[derive(Debug)]
 struct Dice {
     secret: [u8; 32],
     count: u64,
     left: Vec<u32, 8>,
+}
+
+impl fmt::Debug for Dice {
+    /// Without the secret: it would tell what will be checked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dice").field("count", &self.count).finish_non_exhaustive()
+    }
 }
 
 impl Dice {

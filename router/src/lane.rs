@@ -31,6 +31,8 @@ pub struct Lane {
     id: LaneId,
     link: Link,
     connections: [Option<Box<Fetcher>>; 2],
+    /// Places of an answer that is not all here yet.
+    samples: Samples,
     /// The channel to a peer that has accepted, so that it is to be told when the session is over.
     call: Option<Arc<Call>>,
 }
@@ -42,7 +44,7 @@ impl Lane {
             Link::Original(fetcher) => (Link::Own(fetcher.source().clone()), Some(fetcher)),
             other => (other, None),
         };
-        Self { shared, session, id, link, connections: [original, None], call: None }
+        Self { shared, session, id, link, connections: [original, None], samples: Samples::new(), call: None }
     }
 
     /// Works until the session is over or the lane is out of it.
@@ -60,9 +62,13 @@ impl Lane {
                 }
                 LaneDo::Read { conn, slot, at, len, mark, by } => self.read(conn, slot, at, len, mark, by),
                 LaneDo::ReadSample { conn, by } => {
-                    let mut samples = Samples::new();
+                    let mut samples = core::mem::take(&mut self.samples);
                     let event = self.read_samples(conn, by, &mut samples);
+                    let goes_on = matches!(event, LaneEvent::Idle);
                     todo = self.tell(event);
+                    if goes_on && !matches!(todo, LaneDo::Close) {
+                        self.samples = samples;
+                    }
                     continue;
                 }
                 LaneDo::Wait(until) => {
@@ -95,6 +101,7 @@ impl Lane {
 
     fn close(&mut self) {
         self.connections = [None, None];
+        self.samples.clear();
     }
 
     /// Asks the peer to take part.

@@ -36,6 +36,20 @@ struct Case {
     differed: u32,
 }
 
+impl Case {
+    /// What it comes to with the votes that there are.
+    fn verdict(&self) -> Dispute {
+        // A peer that stands in for the own link may be the liar itself; it has no vote.
+        let is_own = self.mismatch.by <= LaneId::OWN.index();
+        match (self.differed, self.agreed) {
+            (0, 1..) => Dispute::Lie,
+            _ if !is_own => Dispute::Unsettled,
+            (0, 0) => Dispute::Open,
+            _ => Dispute::Origin,
+        }
+    }
+}
+
 /// The disputes that are not settled yet.
 #[derive(Debug, Default)]
 pub(super) struct Court {
@@ -50,15 +64,8 @@ impl Court {
 }
 
 impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
-    /// What peer `accused` brought is not what lane `by` brought.
-    pub(super) fn accuse(
-        &mut self,
-        now: Instant,
-        accused: LaneId,
-        by: LaneId,
-        mismatch: Mismatch,
-        wake: &mut Wake,
-    ) {
+    /// What peer `accused` brought is not what another lane brought.
+    pub(super) fn accuse(&mut self, now: Instant, accused: LaneId, mismatch: Mismatch, wake: &mut Wake) {
         let Some(lane) = self.lanes.get_mut(accused.index()) else { return };
         lane.stats.mismatches += 1;
         let is_new = lane.stats.mismatches == 1;
@@ -73,14 +80,15 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         let votes = |(i, l): &(usize, &crate::lane::Lane<S>)| {
             let has_vote = l.is_up() || l.is_accused() || l.state == LaneState::Joining;
-            l.kind == LaneKind::Peer && has_vote && *i != accused.index() && *i != by.index()
+            l.kind == LaneKind::Peer && has_vote && *i != accused.index() && *i != mismatch.by
         };
         let voters = self.lanes.iter().enumerate().filter(votes).fold(0, |all, (i, _)| all | 1 << i);
         self.court.last += 1;
         let number = self.court.last;
         let case =
             Case { number, accused, mismatch, awaited: voters, unasked: voters, agreed: 0, differed: 0 };
-        if self.court.cases.push(case).is_err() {
+        if let Err(case) = self.court.cases.push(case) {
+            self.lanes[case.accused.index()].stats.verdict = Some(Dispute::Origin);
             return self.end_pooling(now, Fault::Inconsistent, wake);
         }
         self.wake_all(wake);
@@ -159,12 +167,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         else {
             return;
         };
-        let accused = case.accused;
-        let verdict = match (case.differed, case.agreed) {
-            (0, 0) => Dispute::Open,
-            (0, _) => Dispute::Lie,
-            _ => Dispute::Origin,
-        };
+        let (accused, verdict) = (case.accused, case.verdict());
         self.court.cases.retain(|case| case.number != dispute);
         if let Some(lane) = self.lanes.get_mut(accused.index()) {
             lane.stats.verdict = Some(verdict);
@@ -175,8 +178,17 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
                 self.wake_all(wake);
                 self.end_if_nobody_is_left(Fault::Mismatch, wake);
             }
-            Dispute::Open => self.end_pooling(now, Fault::Mismatch, wake),
+            Dispute::Open | Dispute::Unsettled => self.end_pooling(now, Fault::Mismatch, wake),
             Dispute::Origin => self.end_pooling(now, Fault::Inconsistent, wake),
+        }
+    }
+
+    /// The session is over: what was not settled is judged by the votes that there are.
+    pub(super) fn close_court(&mut self) {
+        for case in core::mem::take(&mut self.court.cases) {
+            if let Some(lane) = self.lanes.get_mut(case.accused.index()) {
+                lane.stats.verdict.get_or_insert(case.verdict());
+            }
         }
     }
 
@@ -185,7 +197,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         self.drop_inspections(|_| true, wake);
         for case in core::mem::take(&mut self.court.cases) {
             if let Some(lane) = self.lanes.get_mut(case.accused.index()) {
-                let verdict = if why == Fault::Inconsistent { Dispute::Origin } else { Dispute::Open };
+                let verdict = if why == Fault::Inconsistent { Dispute::Origin } else { case.verdict() };
                 lane.stats.verdict.get_or_insert(verdict);
             }
         }

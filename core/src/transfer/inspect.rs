@@ -12,7 +12,7 @@ use crate::limits::{MAX_PLACES, PLACE_BYTES, SLOT_BYTES};
 use crate::plan::Pool;
 use crate::reassemble::Look;
 use crate::time::Instant;
-use crate::verify::{Due, Sample, Slot, same};
+use crate::verify::{Due, Inspector, Sample, Slot, same};
 
 /// About how many bytes an answer has besides the places, and a part of it besides its place.
 const ANSWER_BYTES: u64 = 350;
@@ -39,7 +39,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             let conn = Conn::Main;
             let (request, places) = match is_own && self.inspector.several {
                 true => self.inspector.ask_places(of),
-                false => self.inspector.ask_place(of)?,
+                false => self.inspector.ask_place(of, is_own)?,
             };
             let first = places.iter().next()?;
             let answer = match places.len() as u64 {
@@ -50,19 +50,26 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return Some(LaneDo::Sample { conn, places });
         }
         while let Some((inspection, slot)) = self.inspector.audit_due().filter(|_| is_own) {
-            let track = &self.lanes[id.index()].main;
-            if track.chunks.is_full() {
-                return None;
-            }
+            let lane = &self.lanes[id.index()];
             // What would have to wait for room behind later slots would keep the chunk waiting, too.
-            if self.slots.is_ready(slot) || track.last_slot().is_some_and(|last| last >= slot) {
+            let fits = |conn: Conn| {
+                let track = lane.track(conn);
+                !track.chunks.is_full() && track.last_slot().is_none_or(|last| last < slot)
+            };
+            let conn = match () {
+                () if self.slots.is_ready(slot) => None,
+                () if fits(Conn::Main) => Some(Conn::Main),
+                () if fits(Conn::Spare) && self.may_open_spare(id.index()) => Some(Conn::Spare),
+                () => None,
+            };
+            let Some(conn) = conn else {
                 self.inspector.audited(inspection);
                 continue;
-            }
+            };
             let range = self.slots.extent(slot);
             self.inspector.ask_audit(inspection);
-            self.push_asked(now, id, Conn::Main, range.clone(), Purpose::Audit(inspection));
-            return Some(LaneDo::Request { conn: Conn::Main, range });
+            self.push_asked(now, id, conn, range.clone(), Purpose::Audit(inspection));
+            return Some(LaneDo::Request { conn, range });
         }
         None
     }
@@ -84,6 +91,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// When lane `id` has to look for checks again.
     pub(super) fn next_check_at(&self, now: Instant, id: LaneId) -> Option<Instant> {
         let checks = self.checks(id);
+        if checks == 0 {
+            return None;
+        }
         let due = self.inspector.due(|lane| checks & 1 << lane != 0)?;
         let at = self.asks_at(id, &due);
         // What could have been asked for by now has no room on the connection.
@@ -149,9 +159,10 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             checking.audit_per_10000 = 0; // there is no own link to fetch slots over
         }
         let bytes = self.slots.extent(slots.start).start..self.slots.extent(slots.end.checked_sub(1)?).end;
-        let was_due = self.inspector.due(|_| true).map_or(0, |due| due.places);
+        let places = |inspector: &Inspector| inspector.due(|_| true).map_or(0, |due| due.places);
+        let was_due = places(&self.inspector);
         let inspection = self.inspector.begin(now, id.index(), slots, bytes, checking)?;
-        let is_full = self.inspector.due(|_| true).is_some_and(|due| due.places >= MAX_PLACES);
+        let is_full = places(&self.inspector) >= MAX_PLACES;
         // Once they know of the first they come back in time for what follows.
         if was_due == 0 || (is_full && was_due < MAX_PLACES) {
             self.wake_checkers(wake);
@@ -176,7 +187,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         slot: S,
         wake: &mut Wake,
     ) -> Came {
-        let waits = self.inspector.waits_for(inspection, index);
+        let waits = self.inspector.own_copy_of(inspection) == Some(index);
         let extent = self.slots.extent(index);
         let ours = match self.slots.look(index) {
             Some(Look::Ready(ours, lane)) if lane <= LaneId::OWN.index() => Some(ours),
@@ -186,10 +197,10 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let verdict = self
             .inspector
             .came(inspection, index, &slot)
-            .and_then(|()| ours.map_or(Ok(()), |ours| same(ours, &slot, extent)));
+            .and_then(|()| ours.map_or(Ok(()), |ours| same(LaneId::OWN.index(), ours, &slot, extent)));
         if let Err(mismatch) = verdict {
             self.slots.give_back(slot);
-            self.accuse(now, id, LaneId::OWN, mismatch, wake);
+            self.accuse(now, id, mismatch, wake);
             return Came::Wrong;
         }
         if waits {
@@ -226,16 +237,16 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some(Look::Held(theirs, by)) = self.slots.look(index) else {
             return if self.slots.put(index, slot, id.index()) { Came::New } else { Came::Again };
         };
-        if !self.inspector.waits_for(by, index)
-            && let Err(mismatch) = same(&slot, theirs, extent)
+        if (self.inspector.own_copy_of(by) != Some(index))
+            && let Err(mismatch) = same(id.index(), &slot, theirs, extent)
         {
             if let Some((accused, _)) = self.inspector.get(by) {
-                self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+                self.accuse(now, LaneId::from_index(accused), mismatch, wake);
             }
             return if self.slots.put(index, slot, id.index()) { Came::New } else { Came::Again };
         }
         // It is the same, so the client can have it; where an audit waits for the peer's copy, only after that.
-        if !self.inspector.waits_for(by, index) {
+        if self.inspector.own_copy_of(by) != Some(index) {
             let lane = self.inspector.get(by).map_or(id.index(), |(lane, _)| lane);
             self.slots.release(index, by, lane);
             self.wake_if_head(index, wake);
@@ -259,17 +270,17 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         self.lanes[id.index()].stats.checked += extent.end - extent.start;
         match self.slots.look(index) {
             Some(Look::Held(theirs, by)) => {
-                let verdict = same(&slot, theirs, extent);
+                let verdict = same(id.index(), &slot, theirs, extent);
                 self.slots.give_back(slot);
                 self.inspector.audited(inspection);
                 if let (Err(mismatch), Some((accused, _))) = (verdict, self.inspector.get(by)) {
-                    return self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+                    return self.accuse(now, LaneId::from_index(accused), mismatch, wake);
                 }
             }
             None if self.inspector.being_audited(inspection) == Some(index) && index >= self.slots.next() => {
                 self.slots.hold(index, slot, inspection);
                 self.todo.settle(index);
-                self.inspector.audit_waits(inspection);
+                self.inspector.own_copy_came(inspection);
                 self.settle_around(index, wake);
             }
             Some(Look::Ready(..)) | None => {
@@ -290,19 +301,16 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         samples: &[Sample],
         wake: &mut Wake,
     ) {
-        self.inspector.places_came(request, samples);
+        self.inspector.places_came(id.index(), request, samples);
         loop {
             let slots = &self.slots;
-            let audited = self.inspector.waiting();
             let held = |inspection: u32, index: u64| match slots.look(index) {
-                Some(Look::Held(slot, by)) if by == inspection && !audited.contains(&(by, index)) => {
-                    Some(slot)
-                }
+                Some(Look::Held(slot, by)) if by == inspection => Some(slot),
                 _ => None,
             };
             let Some((inspection, mismatch)) = self.inspector.compare_all(held) else { break };
             let Some((accused, _)) = self.inspector.get(inspection) else { break };
-            self.accuse(now, LaneId::from_index(accused), id, mismatch, wake);
+            self.accuse(now, LaneId::from_index(accused), mismatch, wake);
         }
         self.settle_all(wake);
     }
@@ -319,10 +327,11 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return;
         }
         // What was to be looked at may have come from elsewhere, or not at all: something of what is held must be.
-        if let Some(index) = slots.clone().find(|&index| is_held(index))
-            && !self.inspector.is_looked_into(inspection)
-        {
-            self.inspector.look_into(inspection, self.slots.extent(index));
+        let held = || slots.clone().filter(|&index| is_held(index));
+        let count = held().count() as u64;
+        if count > 0 && !self.inspector.is_looked_into(inspection) {
+            let extent = |n: u64| ring.extent(held().nth(n as usize).unwrap_or(slots.start));
+            self.inspector.look_into(inspection, count, extent);
             return self.wake_checkers(wake);
         }
         for index in slots {
@@ -369,22 +378,21 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The peer brings no more of a chunk than what lies before slot `end`.
     pub(super) fn cut_short(&mut self, inspection: u32, end: u64, wake: &mut Wake) {
-        let Some((lane, slots)) = self.inspector.get(inspection) else { return };
+        let Some((_, slots)) = self.inspector.get(inspection) else { return };
         for index in end.max(slots.start)..slots.end {
-            self.release_own(lane, inspection, index, wake);
+            self.release_own(inspection, index, wake);
         }
         self.inspector.cut_short(inspection, end);
         self.settle(inspection, wake);
     }
 
     /// The own link's copy of a slot was held until the peer's comes; it does not come any more.
-    fn release_own(&mut self, lane: usize, inspection: u32, index: u64, wake: &mut Wake) -> bool {
-        if !self.inspector.waits_for(inspection, index)
+    fn release_own(&mut self, inspection: u32, index: u64, wake: &mut Wake) -> bool {
+        if (self.inspector.own_copy_of(inspection) != Some(index))
             || !self.slots.release(index, inspection, LaneId::OWN.index())
         {
             return false;
         }
-        debug_assert!(lane != LaneId::OWN.index());
         let extent = self.slots.extent(index);
         let own = &mut self.lanes[LaneId::OWN.index()];
         own.stats.bytes += extent.end - extent.start;
@@ -396,9 +404,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// peer's is not waited for.
     pub(super) fn release_audited(&mut self, head: u64, wake: &mut Wake) {
         let Some(Look::Held(_, by)) = self.slots.look(head) else { return };
-        let Some((lane, _)) = self.inspector.get(by) else { return };
-        let Some(index) = self.inspector.waiting_of(by) else { return };
-        if self.release_own(lane, by, index, wake) {
+        let Some(index) = self.inspector.own_copy_of(by) else { return };
+        if self.release_own(by, index, wake) {
             self.inspector.audited(by);
             self.settle(by, wake);
             wake.add_client();
@@ -417,10 +424,10 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some((furthest, (lane, held))) = furthest.and_then(|i| Some((i, brought_by(i)?))) else {
             return false;
         };
-        self.slots.evict(index);
+        self.slots.evict(furthest);
         let extent = self.slots.extent(furthest);
-        match held.filter(|&by| self.inspector.waits_for(by, furthest)) {
-            Some(by) => self.inspector.audited(by), // it was the own link's copy, which counts for nothing yet
+        match held.filter(|&by| self.inspector.own_copy_of(by) == Some(furthest)) {
+            Some(by) => self.inspector.unask_audit(by), // it was the own link's copy, which counts for nothing yet
             None => self.lanes[lane].stats.bytes -= extent.end - extent.start,
         }
         self.lose(furthest..furthest + 1);
@@ -433,7 +440,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             let found = self.inspector.iter().find(|i| of(i.lane));
             let Some((id, lane, slots)) = found.map(|i| (i.id, i.lane, i.slots.clone())) else { break };
             for index in slots.clone() {
-                if !self.release_own(lane, id, index, wake) && self.slots.drop_held(index, id) {
+                if !self.release_own(id, index, wake) && self.slots.drop_held(index, id) {
                     let extent = self.slots.extent(index);
                     self.lanes[lane].stats.bytes -= extent.end - extent.start;
                 }
@@ -459,7 +466,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// The slot without which the head is not released: one of its chunk that is missing, or the own link's copy of one.
     pub(super) fn urgent(&self) -> Option<u64> {
         self.awaited().or_else(|| match self.slots.look(self.slots.next()) {
-            Some(Look::Held(_, by)) => self.inspector.being_audited(by).or(self.inspector.waiting_of(by)),
+            Some(Look::Held(_, by)) => self.inspector.being_audited(by).or(self.inspector.own_copy_of(by)),
             Some(Look::Ready(..)) | None => None,
         })
     }
@@ -479,14 +486,14 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// Whether the client waits for a check that nobody can do any more, or nobody for too long.
     pub(super) fn is_unverifiable(&self, now: Instant, since: Instant) -> bool {
         let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
-        let Some((accused, _)) = self.inspector.get(by) else { return false };
+        let Some((checked, _)) = self.inspector.get(by) else { return false };
         let streams = self.lanes.first().is_some_and(|original| original.is_up()) && !self.gap.silent;
         let own_is_up = self.lanes.get(LaneId::OWN.index()).is_some_and(|own| own.state == LaneState::Up);
         if self.awaited().is_some() || streams || own_is_up {
             return false;
         }
-        let checkers = || (1..self.lanes.len()).filter(|&i| i != accused);
-        if checkers().any(|i| self.checks(LaneId::from_index(i)) & 1 << accused != 0) {
+        let checkers = || (1..self.lanes.len()).filter(|&i| i != checked);
+        if checkers().any(|i| self.checks(LaneId::from_index(i)) & 1 << checked != 0) {
             return false;
         }
         let is_of_use = |lane: &Lane<S>| lane.is_trusted() && !lane.is_out();
@@ -495,19 +502,22 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// Whether what failed on lane `id` is a request for several places, and shows that the origin does not answer such
-    /// requests; places are asked for one at a time from then on.
+    /// requests; places are asked for one at a time from then on. So they are once such requests failed twice in a row.
     pub(super) fn sample_failed(&mut self, id: LaneId, why: Fault) -> bool {
         let Some(lane) = self.lanes.get(id.index()).filter(|l| l.kind == LaneKind::Own && !l.is_out()) else {
             return false;
         };
         let asked = matches!(lane.front().map(|chunk| chunk.purpose), Some(Purpose::Sample(_)));
+        if !asked || !self.inspector.several {
+            return false;
+        }
         let shows = match why {
-            Fault::Status(status) => status < 500 && status != 408 && status != 429,
+            Fault::Status(status) => status == 501 || (status < 500 && status != 408 && status != 429),
             Fault::Encoded | Fault::WrongRange | Fault::WrongLength | Fault::Malformed => true,
             _ => false,
         };
-        let several = asked && shows && self.inspector.several;
-        self.inspector.several &= !several;
-        several
+        self.inspector.failed = self.inspector.failed.saturating_add(1);
+        self.inspector.several = !shows && self.inspector.failed < 2;
+        shows
     }
 }
