@@ -8,7 +8,7 @@ use crate::time::{Instant, Span};
 use crate::verify::{Places, Sample};
 
 /// A lane of a session; [`LaneId::ORIGINAL`], [`LaneId::OWN`], then the peers in the order of
-/// [`Transfer::add_peer`].
+/// [`super::Transfer::add_peer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId(pub(super) u8);
 
