@@ -11,6 +11,7 @@ router 1 is 192.168.1.1. All of it lives in namespaces named after this process,
 Not responsible for the programs that run in it (programs.py).
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -158,7 +159,7 @@ class Neighbourhood(Space):
         if mbits > 0:
             burst = "65536" if mbits >= 40 else "16384"
             how = ["tbf", "rate", f"{int(mbits * 1e6)}bit", "burst", burst, "latency", f"{QUEUE_MS}ms"]
-        self.run(name, "tc", "qdisc", "replace", "dev", interface, "root", "handle", "1:", *how)
+        self.run(name, "tc", "qdisc", "replace", "dev", interface, "root", *how)
 
     def rate(self, i, mbits):
         self.shape("modem", f"out{i}", mbits)
@@ -187,6 +188,11 @@ class Neighbourhood(Space):
             self.ip(f"r{i}", "route", "replace", "default", "via", f"10.1.{i}.1", "congctl", CONGESTION)
         else:
             self.rate(i, what)
+
+    def carried(self):
+        """Bytes of frames that each line has brought its router so far."""
+        told = (self.ip(f"r{i}", "-s", "-j", "link", "show", "wan") for i in self.routers)
+        return [json.loads(one)[0]["stats64"]["rx"]["bytes"] for one in told]
 
     def mend(self):
         """Every line as it was."""

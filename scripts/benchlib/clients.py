@@ -24,6 +24,16 @@ class Download:
         times = [after] + [at for at, _ in self.arrivals if at > after]
         return max((later - sooner for sooner, later in zip(times, times[1:])), default=None)
 
+    def progress(self, every=0.1):
+        """How many bytes had come after each tenth of a second."""
+        steps, i, so_far = [], 0, 0
+        while self.arrivals and i < len(self.arrivals):
+            while i < len(self.arrivals) and self.arrivals[i][0] <= (len(steps) + 1) * every:
+                so_far = self.arrivals[i][1]
+                i += 1
+            steps.append(so_far)
+        return steps
+
     def goodput(self, after):
         """Bytes per second from `after` to the end; `None` if it was over by then."""
         before = max((so_far for at, so_far in self.arrivals if at <= after), default=0)

@@ -7,13 +7,13 @@ import threading
 import time
 
 from . import clients
-from .bed import Neighbourhood, Space
+from .bed import Missing, Neighbourhood, Space
 from .programs import BALANCER, PLAIN, PROXY_PORT, SPLICED as SPLICED_PORT, TINY as TINY_PORT
-from .programs import Programs, cpu_seconds, forget_peak, peak_bytes
+from .programs import Programs, cpu_seconds, forget_peak, peak_bytes, sent_again
 from .scenarios import ARIA, HAPROXY, MIB, NEW, OWN, PAYLOAD, POOLED, RELAYED, SPLICED, TINY
 
 GIB = 1 << 30
-SETTLE = 2.0  # seconds after the last event from which "afterwards" counts
+SETTLE = 2.0  # seconds after the last event, or the start, from which "afterwards" counts
 SMALL_RUNS = 20  # of each size, for each of the runs asked for
 
 
@@ -31,9 +31,10 @@ class Stage:
             self.space = Space(["all"])
         peers = len(scenario.links) - 1 if scenario.links else 3
         try:
-            self.programs = Programs(self.space, at, tools.bamqp, scenario.window, peers, not scenario.links)
-            self.alone = Programs(self.space, f"{at}/alone", tools.bamqp, scenario.window, 0, not scenario.links)
-            self.programs.nginx(tools.www)
+            ours = (tools.bamqp, scenario.window, scenario.sessions())
+            self.programs = Programs(self.space, at, ours, peers, not scenario.links)
+            self.alone = Programs(self.space, f"{at}/alone", ours, 0, not scenario.links)
+            self.nginx = self.programs.nginx(tools.www)
         except BaseException:
             self.space.close()
             raise
@@ -43,7 +44,7 @@ class Stage:
 
 
 def stage_key(scenario):
-    return scenario.links, scenario.delays(), scenario.window
+    return scenario.links, scenario.delays(), scenario.window, scenario.sessions()
 
 
 def idle_time():
@@ -96,15 +97,22 @@ def one_run(stage, scenario, way):
         time.sleep(1)
     url = f"http://{origin}/{scenario.folder}file{scenario.size}"
     content = stage.content[:scenario.size]
-    timers = []
+    timers, failed = [], []
+
+    def happen(router, what):
+        try:
+            stage.space.happen(router, what)
+        except Missing as error:
+            failed.append(error)
 
     def began(start):
         for at, router, what in scenario.events:
-            timer = threading.Timer(start + at - time.monotonic(), stage.space.happen, (router, what))
+            timer = threading.Timer(start + at - time.monotonic(), happen, (router, what))
             timer.start()
             timers.append(timer)
     forget_peak(on_router)
-    cpu, idle = cpu_seconds(on_router), idle_time()
+    carried = stage.space.carried() if scenario.links else []
+    cpu, idle, again = cpu_seconds(on_router), idle_time(), sent_again(stage.nginx)
     if way == ARIA:
         seen = clients.aria2(stage.space, node(stage), url, content, stage.at, proxy, 16, began)
     else:
@@ -130,12 +138,17 @@ def one_run(stage, scenario, way):
         "cpu_per_gib": spent * GIB / size if on_router else None,
         "peak_bytes": peak_bytes(on_router) if on_router else None,
         "idle": (now[0] - idle[0]) / max(1, now[1] - idle[1]),
+        "segments_sent_again": sent_again(stage.nginx) - again,
+        "line_use": [(after - before) * 8 / 1e6 / seen.seconds / link
+                     for before, after, link in zip(carried, stage.space.carried(), scenario.links)]
+        if scenario.links else [],
         "standstill": None,
         "afterwards": None,
+        "bytes_after_each_100_ms": seen.progress(),
     }
-    if scenario.events and seen.arrivals:
-        last = scenario.events[-1][0]
-        run["standstill"] = seen.standstill(scenario.events[0][0])
+    if scenario.links and seen.arrivals and not scenario.client_mbits:
+        first, last = (scenario.events[0][0], scenario.events[-1][0]) if scenario.events else (SETTLE, 0)
+        run["standstill"] = seen.standstill(first)
         afterwards = seen.goodput(last + SETTLE)
         if afterwards is not None:
             run["afterwards"] = afterwards * 8 / 1e6 / (sum(scenario.rates(last)) * PAYLOAD)
@@ -144,6 +157,8 @@ def one_run(stage, scenario, way):
     for timer in timers:
         timer.cancel()
         timer.join()
+    if failed:
+        raise failed[0]
     if scenario.events:
         stage.space.mend()
     return run

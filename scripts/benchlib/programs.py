@@ -39,6 +39,13 @@ def peak_bytes(children):
     return total
 
 
+def sent_again(child):
+    """Segments that TCP has sent again in the child's namespace."""
+    with open(f"/proc/{child.pid}/net/snmp") as counters:
+        names, values = [line.split() for line in counters if line.startswith("Tcp:")]
+    return int(values[names.index("RetransSegs")])
+
+
 def listens(child, port, patience=10):
     """Waits until something in the child's namespace listens on a port."""
     until = time.monotonic() + patience
@@ -54,10 +61,12 @@ def listens(child, port, patience=10):
 
 
 class Programs:
-    """What runs in one space, each started when it is first needed. `at` is the folder for all files."""
+    """What runs in one space, each started when it is first needed. `at` is the folder for all files; `ours` the
+    bamqp binary, its window and how many downloads it pools at once."""
 
-    def __init__(self, space, at, bamqp, window, peers, loopback=False):
-        self.space, self.at, self.bamqp, self.window = space, at, bamqp, window
+    def __init__(self, space, at, ours, peers, loopback=False):
+        self.space, self.at = space, at
+        self.bamqp, self.window, self.sessions = ours
         self.loopback = loopback
         self.count = peers + 1
         self.running = {}
@@ -152,6 +161,8 @@ DisableViaHeader Yes
 	option state_dir '{self.at}/{i}'
 	option log_dir '{self.at}/{i}/log'
 	option window '{self.window}'
+	option max_sessions '{self.sessions}'
+	option max_peer_sessions '{max(8, self.sessions)}'
 	list allow_private '10.0.0.0/24'
 """
         if self.loopback:

@@ -37,6 +37,10 @@ class Scenario:
     small: tuple = ()              # sizes of small files, each fetched often, instead of one of `size`
     quick: bool = False            # in the default set
 
+    def sessions(self):
+        """Pooled downloads at once that a router has to allow; what it allows by default, if that is enough."""
+        return max(4, self.clients)
+
     def delays(self):
         return self.rtts * len(self.links) if len(self.rtts) == 1 else self.rtts
 
@@ -95,6 +99,10 @@ def scenarios():
     yield Scenario("no-ranges", size=16 * MIB, folder="without-ranges/")
     yield Scenario("two-clients", clients=2, size=32 * MIB, ways=ours)
     yield Scenario("slow-client", client_mbits=8, size=8 * MIB)
+    for lanes in (2, 4, 8, 16, 32):
+        yield Scenario(f"lanes-{lanes}", links=(48 / lanes,) * lanes, window="4M", ways=(POOLED,))
+    for clients in (1, 4, 16, 32):
+        yield Scenario(f"downloads-{clients}", clients=clients, size=64 * MIB // clients, ways=(POOLED,))
     yield Scenario("50-pooled", ways=(POOLED, NEW))
     yield Scenario("50-relayed", links=(50,), ways=(RELAYED, *cpu), quick=True)
     yield Scenario("loopback", links=(), size=256 * MIB, quick=True, window="2M",
