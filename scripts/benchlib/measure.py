@@ -14,7 +14,7 @@ from .scenarios import ARIA, HAPROXY, MIB, NEW, OWN, PAYLOAD, POOLED, RELAYED, S
 
 GIB = 1 << 30
 SETTLE = 2.0  # seconds after the last event, or the start, from which "afterwards" counts
-SMALL_RUNS = 20  # of each size, for each of the runs asked for
+SMALL_RUNS = 5  # of each size, for each of the runs asked for
 
 
 class Stage:

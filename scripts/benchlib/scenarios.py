@@ -35,7 +35,7 @@ class Scenario:
     clients: int = 1
     client_mbits: float = 0        # the client reads no faster
     small: tuple = ()              # sizes of small files, each fetched often, instead of one of `size`
-    quick: bool = False            # in the default set
+    quick: tuple = ()              # the ways that the default set has of it
 
     def sessions(self):
         """Pooled downloads at once that a router has to allow; what it allows by default, if that is enough."""
@@ -67,7 +67,6 @@ class Scenario:
 
 
 def scenarios():
-    cpu = (OWN, SPLICED, HAPROXY, TINY)
     faults = {
         "dies": ((4, 3, "down"),),
         "silent": ((4, 3, 0),),
@@ -76,45 +75,46 @@ def scenarios():
         "own-dies": ((4, 1, "down"),),
         "own-silent": ((4, 1, 0),),
     }
-    all_ways, ours = (OWN, POOLED, NEW, ARIA), (OWN, POOLED)
-    yield Scenario("four", ways=all_ways, quick=True)
-    yield Scenario("four-rtt40", rtts=(40,), ways=all_ways, quick=True)
+    all_ways, ours = (OWN, POOLED, NEW, ARIA), (POOLED, NEW)
+    yield Scenario("four", ways=all_ways, quick=(POOLED, NEW, ARIA))
+    yield Scenario("four-rtt40", rtts=(40,), ways=all_ways, quick=(POOLED, ARIA))
     yield Scenario("four-rtt100", rtts=(100,), window="4M", ways=all_ways)
     yield Scenario("four-rtt120", rtts=(120,), window="4M")
     yield Scenario("four-mixed", rtts=(20, 40, 100, 200), window="4M", ways=all_ways)
     yield Scenario("two", links=(20, 20))
-    yield Scenario("four-equal", links=(12,) * 4)
-    yield Scenario("eight-equal", links=(6,) * 8, window="2M")
+    yield Scenario("four-equal", links=(12,) * 4, ways=ours)
+    yield Scenario("eight-equal", links=(6,) * 8, window="2M", ways=ours)
     yield Scenario("1:4", links=(32, 8))
     yield Scenario("1:16", links=(32, 2))
     yield Scenario("40/2", links=(40, 2))
-    yield Scenario("own-slowest", links=(5, 20, 15, 10))
+    yield Scenario("own-slowest", links=(5, 20, 15, 10), ways=ours)
     for name, events in faults.items():
-        own = name.startswith("own-")
-        ways = (POOLED,) if own else (POOLED, ARIA)
-        yield Scenario(name, events=events, ways=ways, quick=name in ("dies", "silent"))
+        ways = (POOLED,) if name.startswith("own-") else (POOLED, ARIA)
+        yield Scenario(name, events=events, ways=ways, quick=(POOLED,) if name == "silent" else ())
         yield Scenario(f"{name}-rtt40", events=events, rtts=(40,), ways=(POOLED,))
-    yield Scenario("small", small=(1 << 10, 16 << 10, 64 << 10, 256 << 10, MIB, 4 * MIB), quick=True)
+    yield Scenario("small", small=(1 << 10, 16 << 10, 64 << 10, 256 << 10, MIB), quick=(OWN, POOLED))
+    yield Scenario("small-4M", small=(4 * MIB,))
     yield Scenario("small-rtt40", rtts=(40,), small=(1 << 10, 64 << 10, MIB, 4 * MIB))
     yield Scenario("no-ranges", size=16 * MIB, folder="without-ranges/")
-    yield Scenario("two-clients", clients=2, size=32 * MIB, ways=ours)
-    yield Scenario("slow-client", client_mbits=8, size=8 * MIB)
+    yield Scenario("two-clients", clients=2, size=32 * MIB)
+    yield Scenario("slow-client", client_mbits=8, size=16 * MIB)
     for lanes in (2, 4, 8, 16, 32):
         yield Scenario(f"lanes-{lanes}", links=(48 / lanes,) * lanes, window="4M", ways=(POOLED,))
     for clients in (1, 4, 16, 32):
         yield Scenario(f"downloads-{clients}", clients=clients, size=64 * MIB // clients, ways=(POOLED,))
-    yield Scenario("50-pooled", ways=(POOLED, NEW))
-    yield Scenario("50-relayed", links=(50,), ways=(RELAYED, *cpu), quick=True)
-    yield Scenario("loopback", links=(), size=256 * MIB, quick=True, window="2M",
-                   ways=(POOLED, RELAYED, *cpu))
+    relays = (RELAYED, SPLICED, HAPROXY, TINY)
+    yield Scenario("50-relayed", links=(50,), size=32 * MIB, ways=(OWN, *relays), quick=(RELAYED, SPLICED, TINY))
+    yield Scenario("loopback", links=(), size=256 * MIB, window="2M", ways=(OWN, POOLED, *relays),
+                   quick=(POOLED, *relays))
 
 
 def chosen(patterns, everything):
-    """The scenarios whose whole name one of the regular expressions matches; without any, the default set."""
+    """[(scenario, its ways)…] of those whose whole name one of the regular expressions matches; without any, the
+    default set."""
     known = list(scenarios())
-    if not patterns:
-        return [one for one in known if everything or one.quick]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, one.name) for one in known):
             raise ValueError(f"no scenario is called {pattern}; --list shows them")
-    return [one for one in known if any(re.fullmatch(pattern, one.name) for pattern in patterns)]
+    if patterns:
+        return [(one, one.ways) for one in known if any(re.fullmatch(pattern, one.name) for pattern in patterns)]
+    return [(one, one.ways if everything else one.quick) for one in known if everything or one.quick]
