@@ -6,6 +6,7 @@ import threading
 import time
 
 PATIENCE = 240  # seconds for one download
+STANDSTILL = 30  # seconds without a byte after which it is given up
 PIECE = 1 << 20
 
 
@@ -46,8 +47,9 @@ class Download:
 def curl(space, node, url, content, proxy=None, extra=(), began=None):
     """Downloads with curl and compares the stream with `content` as it comes."""
     result, piece = Download(), None
-    argv = ["curl", "-sSf", "--noproxy", "", "--max-time", str(PATIENCE), "-o", "-", "-w",
-            "%{stderr}first %{time_starttransfer}\n", *extra, *(["-x", proxy] if proxy else []), url]
+    argv = ["curl", "-sSf", "--noproxy", "", "--max-time", str(PATIENCE), "--speed-limit", "1", "--speed-time",
+            str(STANDSTILL), "-o", "-", "-w", "%{stderr}first %{time_starttransfer}\n", *extra,
+            *(["-x", proxy] if proxy else []), url]
     start = time.monotonic()
     if began:
         began(start)

@@ -3,6 +3,7 @@ what was seen. Not responsible for how that is shown (table.py)."""
 
 import os
 import statistics
+import sys
 import threading
 import time
 
@@ -60,9 +61,11 @@ def prepare(stage, scenario, way):
     lan = programs.lan(1)
 
     def warm_up():
-        url = f"http://{origin}/file{8 * MIB if scenario.links else 256 * MIB}"
-        content = stage.content[:8 * MIB if scenario.links else 256 * MIB]
-        clients.curl(stage.space, node(stage), url, content, f"http://{lan}:{PROXY_PORT}")
+        size = 8 * MIB if scenario.links else scenario.size
+        url, content = f"http://{origin}/file{size}", stage.content[:size]
+        seen = clients.curl(stage.space, node(stage), url, content, f"http://{lan}:{PROXY_PORT}")
+        if not seen.right:
+            print(f"a download to warm up failed: {seen.complaint}", file=sys.stderr)
     if way in (POOLED, NEW):
         again = bool(scenario.events) or way == NEW
         daemon = programs.routers("clean" if way == POOLED else "new", again, warm_up)
