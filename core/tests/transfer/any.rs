@@ -88,6 +88,9 @@ proptest! {
     #[test]
     fn any_session_ends_with_each_byte_once_and_in_order(case in case()) {
         let report = run(&case);
+        for lane in &report.lanes {
+            prop_assert_eq!(lane.stats.mismatches > 0, lane.stats.verdict.is_some(), "every mismatch has a verdict");
+        }
         if report.outcome == Outcome::Complete {
             let bytes: u64 = report.lanes.iter().map(|l| l.stats.bytes).sum();
             prop_assert_eq!(bytes, report.delivered, "each byte counted once");

@@ -155,6 +155,25 @@ fn trusted_peers_check_for_a_dead_own_link_and_find_a_liar() {
 }
 
 #[test]
+fn a_liar_that_stands_in_for_a_dead_own_link_has_nobody_barred() {
+    let mut disputed = 0;
+    for seed in 1..20 {
+        let mut case = Case { seed, range: 0..900 * SLOT, ..case(3) };
+        for lane in 0..2 {
+            case.lanes[lane] = case.lanes[lane].clone().then(SECOND, Mode::Fails(Fault::Closed));
+        }
+        // It is trusted, and begins to tell of another file once it is asked what is right.
+        (case.lanes[4].trusted, case.lanes[4].variant) = (true, 5);
+        case.lanes[4].accepts = Some(SECOND);
+        let report = run(&case);
+        let verdicts = verdicts(&report);
+        assert!(!verdicts[..2].contains(&Some(Dispute::Lie)), "seed {seed}: {verdicts:?}");
+        disputed += u32::from(verdicts[..2].contains(&Some(Dispute::Unsettled)));
+    }
+    assert!(disputed > 5, "{disputed}");
+}
+
+#[test]
 fn audits_fetch_about_one_slot_of_a_hundred() {
     let mut audited = 0;
     let mut brought = 0;

@@ -73,7 +73,7 @@ fn answer(how: &str, asked: &[Range<usize>], file: &[u8]) -> (Vec<u8>, bool) {
         [head.as_bytes(), start].concat()
     };
     let answer = match how {
-        "nginx" => multipart(PLAIN, &body),
+        "nginx" | "in-halves" => multipart(PLAIN, &body),
         "quoted" => multipart("Multipart/Byteranges; charset=x; Boundary=\"b0-b0\"", &body),
         "no-first-line-end" => multipart(PLAIN, &body[2..]),
         "epilogue" => multipart(PLAIN, &[&body[..], b"and so on"].concat()),
@@ -161,7 +161,10 @@ fn serve(mut line: Line, file: &[u8], counts: &Counts) {
             several => {
                 *counts.lock().unwrap().entry(how.clone()).or_default() += 1;
                 let (answer, ends) = answer(&how, several, file);
-                line.send(answer);
+                let (one, other) = answer.split_at(if how == "in-halves" { answer.len() / 2 } else { 0 });
+                line.send(one);
+                std::thread::sleep(Duration::from_millis(if one.is_empty() { 0 } else { 60 }));
+                line.send(other);
                 if ends {
                     return;
                 }
@@ -212,6 +215,14 @@ fn parts_as_servers_write_them() {
     for (how, (helped, several)) in ways.iter().zip(download(&ways)) {
         assert!(helped && several > 1, "{how}: helped {helped}, {several} requests for several ranges");
     }
+}
+
+/// The lane's thread is woken meanwhile: what it has of the answer must not be lost, or it would ask for one place at a time
+/// from then on.
+#[test]
+fn an_answer_that_comes_in_two_halves_is_one_answer() {
+    let [(helped, several)] = download(&["in-halves"])[..] else { unreachable!("one result a way") };
+    assert!(helped && several > 4, "helped {helped}, {several} requests for several ranges");
 }
 
 /// None of them is asked for several ranges again, and peers help all the same.

@@ -30,7 +30,8 @@ extern "C" fn _start() -> ! {
     let own = OwnLink { rate: 1, rtt: Span::ZERO, hold: 0 };
     // SAFETY: nothing else runs, and this function never returns.
     let slots = unsafe { (&raw mut SLOTS).as_mut() }.into_iter().flatten();
-    if let Some(mut transfer) = Transfer::<_, 16>::new(Instant::default(), 0..black_box(100_000), slots, own)
+    if let Some(mut transfer) =
+        Transfer::<_, 16>::new(Instant::default(), 0..black_box(100_000), slots, own, [7; 32])
     {
         let _ = black_box(transfer.lane(Instant::default(), LaneId::ORIGINAL, LaneEvent::Idle));
         let _ = black_box(transfer.client(Instant::default(), ClientEvent::Idle));
