@@ -276,12 +276,17 @@ pub fn is_quiet(socket: &TcpStream) -> bool {
 }
 
 /// Sets how many bytes must be there before [`poll`] calls the socket readable (`SO_RCVLOWAT`, tcp(7)). The end of
-/// the stream, an error and a full buffer always count. The system lowers it to half the receive buffer.
+/// the stream, an error and a full buffer always count. Of a fixed buffer ([`set_buffers`]) at most half, so that the other
+/// side can go on sending until we have woken up; else the system lowers it to half the receive buffer.
 ///
 /// # Errors
 /// If this is no socket.
 pub fn set_rcvlowat(socket: impl AsFd, bytes: usize) -> io::Result<()> {
-    let value = libc::c_int::try_from(bytes.max(1)).unwrap_or(libc::c_int::MAX);
+    let most = match BUFFERS.load(Ordering::Relaxed) {
+        0 => usize::MAX,
+        fixed => fixed / 2,
+    };
+    let value = libc::c_int::try_from(bytes.min(most).max(1)).unwrap_or(libc::c_int::MAX);
     let fd = socket.as_fd();
     // SAFETY: the descriptor is borrowed for the whole call, and the pointer and length describe one live c_int,
     // which the kernel only reads. Neither std nor rustix has this option.
