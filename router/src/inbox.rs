@@ -10,6 +10,9 @@ use crate::net::{self, Moved};
 /// be copied in user space (issue 2: at most 2 KiB per response).
 pub const STEP_BYTES: usize = 2 * 1024;
 
+/// Bytes that are set aside for what most heads take; a head between routers never takes more.
+const USUAL_BYTES: usize = 2 * STEP_BYTES;
+
 /// A buffer that grows with what comes, up to a fixed size, and gives back what it does not need for the next head.
 /// (Room that is only set aside is not free: musl's allocator writes at the end of each block.)
 #[derive(Debug)]
@@ -36,8 +39,8 @@ impl Inbox {
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.bytes.len() > 2 * STEP_BYTES {
-                self.bytes.truncate(STEP_BYTES);
+            if self.bytes.len() > USUAL_BYTES {
+                self.bytes.truncate(USUAL_BYTES);
                 self.bytes.shrink_to_fit();
             }
         }
@@ -57,7 +60,7 @@ impl Inbox {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let needed = self.end.saturating_add(STEP_BYTES).min(self.capacity);
+        let needed = self.end.saturating_add(STEP_BYTES).max(USUAL_BYTES).min(self.capacity);
         if self.bytes.len() < needed {
             self.bytes.reserve_exact(needed - self.bytes.len());
             self.bytes.resize(needed, 0);
