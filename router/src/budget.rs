@@ -38,7 +38,7 @@ const CLIENT: u64 = THREAD + 8 * 1024;
 /// Of a client's sockets what is full at a time: its link is faster than the one to the internet.
 const CLIENT_SOCKETS: u64 = 8 * 1024;
 /// A pooled download besides its window: the state machine.
-const SESSION: u64 = 128 * 1024;
+const SESSION: u64 = 136 * 1024;
 /// A lane: its thread, and heads on two connections.
 const LANE: u64 = THREAD + 4 * MAX_PEER_HEAD_BYTES as u64;
 /// A connection of another router: its thread and heads.
