@@ -38,7 +38,7 @@ const CLIENT: u64 = THREAD + 8 * 1024;
 /// Of a client's sockets what is full at a time: its link is faster than the one to the internet.
 const CLIENT_SOCKETS: u64 = 8 * 1024;
 /// A pooled download besides its window: the state machine.
-const SESSION: u64 = 128 * 1024;
+const SESSION: u64 = 136 * 1024;
 /// A lane: its thread, and heads on two connections.
 const LANE: u64 = THREAD + 4 * MAX_PEER_HEAD_BYTES as u64;
 /// A connection of another router: its thread and heads.
@@ -124,7 +124,13 @@ impl Budget {
         };
         let is_small = memory.sockets.is_some_and(|bytes| bytes < SMALL_SOCKET_MEMORY);
         let mut counts = set;
-        let mut steps = SMALL.iter();
+        // The kernel takes twice what is set, and where all sockets together have their memory full it drops what comes in:
+        // then lanes look silent and are given up. One download must not get there by itself.
+        let sockets = 2 * (lanes(config) + 1);
+        let is_modest =
+            |(_, bytes): &(u16, usize)| memory.sockets.is_none_or(|most| sockets * *bytes as u64 <= most);
+        let first = SMALL.iter().position(is_modest).unwrap_or(SMALL.len() - 1);
+        let mut steps = SMALL.iter().skip(first);
         let mut step = steps.next();
         let mut buffer = if is_small { step.map(|(_, buffer)| *buffer) } else { None };
         loop {
@@ -154,7 +160,7 @@ impl Budget {
         let Counts { clients, sessions, peer_sessions } = counts;
         let (clients, sessions, peer_sessions) =
             (u64::from(clients), u64::from(sessions), u64::from(peer_sessions));
-        let lanes = peers.min(MAX_PEERS as u64) + 2;
+        let lanes = lanes(config);
         let (has_downloads, is_peer) = (peers > 0, config.peer_listen.is_some());
         let (sessions, peer_sessions) =
             (if has_downloads { sessions } else { 0 }, if is_peer { peer_sessions } else { 0 });
@@ -190,6 +196,11 @@ impl Budget {
     fn fits(&self) -> bool {
         self.allowed.is_none_or(|allowed| self.total() <= allowed)
     }
+}
+
+/// Lanes of one download: the original response, another of the own link, and one for each peer.
+fn lanes(config: &Config) -> u64 {
+    config.peers.len().min(MAX_PEERS) as u64 + 2
 }
 
 /// Most connections of `peers` configured routers with `sessions` downloads at a time: for each router the one that it
@@ -276,6 +287,16 @@ mod tests {
         assert!(emulated.counts.clients >= 33, "{emulated:?}");
         let roomier = Budget::decide(&config(4), &memory(11_500, 2_400)).unwrap();
         assert!(roomier.counts.clients >= 32, "{roomier:?}");
+    }
+
+    #[test]
+    fn one_download_does_not_fill_the_memory_of_all_sockets() {
+        for (peers, sockets_kib, buffer_kib) in
+            [(3, 1_200, 64), (3, 2_400, 128), (1, 1_200, 128), (8, 600, 32)]
+        {
+            let budget = Budget::decide(&config(peers), &memory(11_500, sockets_kib)).unwrap();
+            assert_eq!(budget.buffer, Some(buffer_kib * 1024), "{peers} peers, {sockets_kib} KiB");
+        }
     }
 
     #[test]

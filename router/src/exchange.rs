@@ -122,6 +122,7 @@ impl Exchange<'_> {
         forward::response(&mut writer, &response, plan.told, hop);
         let out_length = writer.finish().map_err(|_| Trouble::BadAnswer("its head is too large"))?;
         out.truncate(out_length);
+        out.shrink_to_fit(); // it stays for as long as the response takes
 
         let result = match self.decide(&response, link) {
             Some(pool) => {

@@ -10,18 +10,23 @@ use crate::net::{self, Moved};
 /// be copied in user space (issue 2: at most 2 KiB per response).
 pub const STEP_BYTES: usize = 2 * 1024;
 
-/// A buffer of fixed size.
+/// Bytes that are set aside for what most heads take; a head between routers never takes more.
+const USUAL_BYTES: usize = 2 * STEP_BYTES;
+
+/// A buffer that grows with what comes, up to a fixed size, and gives back what it does not need for the next head.
+/// (Room that is only set aside is not free: musl's allocator writes at the end of each block.)
 #[derive(Debug)]
 pub struct Inbox {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
+    capacity: usize,
     start: usize,
     end: usize,
 }
 
 impl Inbox {
-    /// Room for `capacity` bytes; untouched pages cost nothing.
+    /// Room for `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+        Self { bytes: Vec::new(), capacity, start: 0, end: 0 }
     }
 
     /// What came and was not consumed.
@@ -34,12 +39,16 @@ impl Inbox {
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.bytes.len() > USUAL_BYTES {
+                self.bytes.truncate(USUAL_BYTES);
+                self.bytes.shrink_to_fit();
+            }
         }
     }
 
     /// Whether nothing more fits in.
     pub fn is_full(&self) -> bool {
-        self.end - self.start == self.bytes.len()
+        self.end - self.start == self.capacity
     }
 
     /// Reads once from `socket` without waiting, at most [`STEP_BYTES`].
@@ -47,9 +56,14 @@ impl Inbox {
     /// # Errors
     /// `StorageFull` if nothing fits in; else what the system says of the connection.
     pub fn fill(&mut self, socket: &TcpStream) -> io::Result<Moved> {
-        if self.start > 0 && self.bytes.len() - self.end < STEP_BYTES {
+        if self.start > 0 && self.capacity - self.end < STEP_BYTES {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
+        }
+        let needed = self.end.saturating_add(STEP_BYTES).max(USUAL_BYTES).min(self.capacity);
+        if self.bytes.len() < needed {
+            self.bytes.reserve_exact(needed - self.bytes.len());
+            self.bytes.resize(needed, 0);
         }
         let room = self.bytes.get_mut(self.end..).unwrap_or_default();
         let most = room.len().min(STEP_BYTES);

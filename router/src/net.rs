@@ -17,18 +17,23 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 pub use rustix::event::PollFlags;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 64;
 
+/// Bytes of a pipe where the buffers of sockets are not left to grow: each pipe holds as much beside them while its sink is
+/// slow, and the kernel's limit for sockets does not count it.
+const SMALL_PIPE_BYTES: usize = 16 * 1024;
+
 /// Bytes of the buffers of sockets that are made from now on; 0: the kernel decides. One for the process: the memory is
 /// the machine's, however many daemons a test starts in it.
 static BUFFERS: AtomicUsize = AtomicUsize::new(0);
 
-/// From now on each new socket has buffers of so many bytes, which do not grow; `None`: the kernel decides.
+/// From now on each new socket has buffers of so many bytes, which do not grow, and pipes are small; `None`: the kernel
+/// decides.
 pub fn set_buffers(bytes: Option<usize>) {
     BUFFERS.store(bytes.unwrap_or(0), Ordering::Relaxed);
 }
@@ -271,12 +276,17 @@ pub fn is_quiet(socket: &TcpStream) -> bool {
 }
 
 /// Sets how many bytes must be there before [`poll`] calls the socket readable (`SO_RCVLOWAT`, tcp(7)). The end of
-/// the stream, an error and a full buffer always count. The system lowers it to half the receive buffer.
+/// the stream, an error and a full buffer always count. Of a fixed buffer ([`set_buffers`]) at most half, so that the other
+/// side can go on sending until we have woken up; else the system lowers it to half the receive buffer.
 ///
 /// # Errors
 /// If this is no socket.
 pub fn set_rcvlowat(socket: impl AsFd, bytes: usize) -> io::Result<()> {
-    let value = libc::c_int::try_from(bytes.max(1)).unwrap_or(libc::c_int::MAX);
+    let most = match BUFFERS.load(Ordering::Relaxed) {
+        0 => usize::MAX,
+        fixed => fixed / 2,
+    };
+    let value = libc::c_int::try_from(bytes.min(most).max(1)).unwrap_or(libc::c_int::MAX);
     let fd = socket.as_fd();
     // SAFETY: the descriptor is borrowed for the whole call, and the pointer and length describe one live c_int,
     // which the kernel only reads. Neither std nor rustix has this option.
@@ -394,12 +404,15 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe of the system's usual size (64 KiB).
+    /// An empty pipe, of the system's usual size (64 KiB) unless memory is small.
     ///
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        if BUFFERS.load(Ordering::Relaxed) > 0 {
+            fcntl_setpipe_size(&write, SMALL_PIPE_BYTES)?;
+        }
         Ok(Self { read, write, held: 0 })
     }
 

@@ -245,6 +245,7 @@ impl Connection<'_> {
         forward::request(&mut writer, request, uri, body, hop);
         let length = writer.finish().map_err(|_| Trouble::Refused(Refuse::HeadTooLarge))?;
         head.truncate(length);
+        head.shrink_to_fit(); // it stays for as long as the response takes
 
         if let Some((_, names)) = &mut self.redirected
             && may_be_pooled(&self.shared, request, uri)

@@ -1,11 +1,14 @@
 //! The program against those who mean it ill: floods, slow and endless heads, odd ones. It goes on serving, grows no
 //! thread and hardly any memory for them, and its log is not theirs to fill.
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,7 +49,7 @@ impl Program {
              config peer 'B'\n option address '{net}.2.1:7733'\n option public_key '{key}'\n"
         );
         fs::write(folder.join("config"), config).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_bamqp"))
+        let child = program::bamqp()
             .args(["run", "--config"])
             .arg(folder.join("config"))
             .stdout(fs::File::create(folder.join("out")).unwrap())

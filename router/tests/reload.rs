@@ -2,6 +2,8 @@
 //! behind.
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -101,7 +103,7 @@ impl Bed {
     }
 
     fn bamqp(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bamqp"));
+        let mut command = program::bamqp();
         command.args(arguments).arg("--config").arg(self.folder.join("config"));
         command
     }
@@ -446,8 +448,7 @@ fn a_daemon_that_was_killed_leaves_nothing_that_stops_the_next_one() {
     for file in files.filter(|file| file.extension().is_some()) {
         let mut text = String::new();
         let _ = File::open(&file).unwrap().read_to_string(&mut text);
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_bamqp")).args(["log", "verify"]).arg(&file).output().unwrap();
+        let output = program::bamqp().args(["log", "verify"]).arg(&file).output().unwrap();
         assert!(output.status.success(), "{}: {output:?}\n{text}", file.display());
     }
     let _: SocketAddr = bed.origin.address;
