@@ -4,26 +4,7 @@
 
 use bamqp_core::transfer::{Dispute, Fault, LaneState, Outcome};
 
-use crate::rig::{Case, LaneCase, Mode, Report, SLOT, SLOTS, run};
-
-const RATE: u64 = 1_000_000;
-const RTT: u64 = 20_000;
-const SECOND: u64 = 1_000_000;
-
-/// An own link and `peers` newcomers, all of them steady and alike; 300 slots.
-fn case(peers: usize) -> Case {
-    Case {
-        range: 0..300 * SLOT,
-        buffers: SLOTS,
-        lanes: vec![LaneCase::steady(RATE, RTT); peers + 2],
-        client_rate: 0,
-        hangs_up: None,
-        late: 0,
-        spurious: 0,
-        several: true,
-        seed: 1,
-    }
-}
+use crate::rig::{Case, Mode, Report, SECOND, SLOT, case, run};
 
 fn complete(case: &Case) -> Report {
     let report = run(case);

@@ -142,6 +142,25 @@ pub struct Case {
     pub seed: u64,
 }
 
+pub const RATE: u64 = 1_000_000;
+pub const RTT: u64 = 20_000;
+pub const SECOND: u64 = 1_000_000;
+
+/// An own link and `peers` peers, all of them steady and alike; 300 slots.
+pub fn case(peers: usize) -> Case {
+    Case {
+        range: 0..300 * SLOT,
+        buffers: SLOTS,
+        lanes: vec![LaneCase::steady(RATE, RTT); peers + 2],
+        client_rate: 0,
+        hangs_up: None,
+        late: 0,
+        spurious: 0,
+        several: true,
+        seed: 1,
+    }
+}
+
 /// What became of it.
 #[derive(Debug)]
 pub struct Report {

@@ -3,26 +3,7 @@
 
 use bamqp_core::transfer::{Conn, Cut, Fault, LaneState, Outcome};
 
-use crate::rig::{Case, LaneCase, Mode, Report, SLOT, SLOTS, run};
-
-const RATE: u64 = 1_000_000;
-const RTT: u64 = 20_000;
-const SECOND: u64 = 1_000_000;
-
-/// An own link and `peers` peers, all of them steady and alike; 300 slots.
-fn case(peers: usize) -> Case {
-    Case {
-        range: 0..300 * SLOT,
-        buffers: SLOTS,
-        lanes: vec![LaneCase::steady(RATE, RTT); peers + 2],
-        client_rate: 0,
-        hangs_up: None,
-        late: 0,
-        spurious: 0,
-        several: true,
-        seed: 1,
-    }
-}
+use crate::rig::{Case, LaneCase, Mode, RATE, RTT, Report, SECOND, SLOT, SLOTS, case, run};
 
 fn complete(report: &Report, case: &Case) {
     assert_eq!(report.outcome, Outcome::Complete);
