@@ -47,7 +47,7 @@ use crate::signature::{
 
 pub use self::challenge::Challenge;
 use self::keys::SessionKeys;
-pub use self::keys::{Identity, Neighbour, WeakKey};
+pub use self::keys::{Identity, Neighbour, WeakKey, check_key};
 use self::sequence::SEQUENCE;
 pub use self::sequence::{Incoming, Links, Outgoing, Sequence};
 

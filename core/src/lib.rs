@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod announce;
 pub mod base64;
 pub mod channel;
 pub mod decide;
+pub mod discover;
 pub mod http;
 mod lane;
 pub mod ledger;

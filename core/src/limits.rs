@@ -70,3 +70,15 @@ pub const MAX_INSPECTIONS: usize = 128;
 
 /// Most places of them: 40 bytes each.
 pub const MAX_OPEN_PLACES: usize = 512;
+
+/// Longest announcement of a router, in bytes: three times what this version's takes, and one unfragmented datagram.
+pub const MAX_ANNOUNCEMENT_BYTES: usize = 512;
+
+/// Longest name of a router in an announcement.
+pub const MAX_NAME_BYTES: usize = 32;
+
+/// Most routers whose announcements are kept: 136 bytes each.
+pub const MAX_HEARD: usize = 32;
+
+/// Most of them with one address: a router has one key, and another one for a while after it was set up anew.
+pub const MAX_HEARD_PER_ADDRESS: usize = 2;

@@ -194,7 +194,7 @@ fn optional<'b>(fields: &Fields<'b>, name: &'static str) -> Result<Option<&'b st
     text.map_err(|_| MessageError::Malformed(name))
 }
 
-fn required<'b>(fields: &Fields<'b>, name: &'static str) -> Result<&'b str, MessageError> {
+pub(crate) fn required<'b>(fields: &Fields<'b>, name: &'static str) -> Result<&'b str, MessageError> {
     optional(fields, name)?.ok_or(MessageError::Missing(name))
 }
 
@@ -208,7 +208,10 @@ fn number<T: TryFrom<u64>>(text: &str, name: &'static str) -> Result<T, MessageE
     value.ok_or(MessageError::Malformed(name))
 }
 
-fn required_number<T: TryFrom<u64>>(fields: &Fields<'_>, name: &'static str) -> Result<T, MessageError> {
+pub(crate) fn required_number<T: TryFrom<u64>>(
+    fields: &Fields<'_>,
+    name: &'static str,
+) -> Result<T, MessageError> {
     number(required(fields, name)?, name)
 }
 

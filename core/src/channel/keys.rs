@@ -53,11 +53,7 @@ impl Identity {
     /// # Errors
     /// [`WeakKey`]: no router that follows RFC 8032 has such a key.
     pub fn agree(&self, public_key: &[u8; 32]) -> Result<Neighbour, WeakKey> {
-        let theirs = ed25519_compact::PublicKey::new(*public_key);
-        theirs.validate().map_err(|_| WeakKey)?;
-        if !is_in_group(public_key) {
-            return Err(WeakKey);
-        }
+        let theirs = check(public_key)?;
         let theirs = x25519::PublicKey::from_ed25519(&theirs).map_err(|_| WeakKey)?;
         let secret = theirs.dh(&self.agreement).map_err(|_| WeakKey)?;
         Ok(Neighbour { public_key: *public_key, fingerprint: Fingerprint::of(public_key), secret: *secret })
@@ -66,6 +62,20 @@ impl Identity {
     pub(super) fn signing_key(&self) -> &SecretKey {
         &self.pair.sk
     }
+}
+
+/// Whether a router can have this public key. Costs about as much as a signature.
+///
+/// # Errors
+/// [`WeakKey`]: none that follows RFC 8032.
+pub fn check_key(public_key: &[u8; 32]) -> Result<(), WeakKey> {
+    check(public_key).map(drop)
+}
+
+fn check(public_key: &[u8; 32]) -> Result<ed25519_compact::PublicKey, WeakKey> {
+    let key = ed25519_compact::PublicKey::new(*public_key);
+    key.validate().map_err(|_| WeakKey)?;
+    if is_in_group(public_key) { Ok(key) } else { Err(WeakKey) }
 }
 
 /// A router that is configured here, and what is agreed with it.
