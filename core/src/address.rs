@@ -15,6 +15,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The network of `address` whose addresses have the first `bits` bits in common; all of them if it has fewer.
+    pub const fn new(address: IpAddr, bits: u8) -> Network {
+        Network { address, bits }
+    }
+
     const fn v4(a: u8, b: u8, c: u8, bits: u8) -> Network {
         Network { address: IpAddr::V4(Ipv4Addr::new(a, b, c, 0)), bits }
     }

@@ -67,6 +67,11 @@ pub(crate) fn listen(
     all.map(one).collect()
 }
 
+/// Where other routers connect.
+pub(crate) fn peer_address(listeners: &[Arc<Listening>]) -> Option<SocketAddr> {
+    listeners.iter().find(|one| one.side == Side::Peers).map(|one| one.address)
+}
+
 /// Accepts on all listeners until `stop` is poked.
 pub(crate) fn accept_all(hub: &Arc<Hub>, stop: &Waker) {
     loop {

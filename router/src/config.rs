@@ -9,8 +9,10 @@ use core::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bamqp_core::address::Network;
+use bamqp_core::announce::Name;
 use bamqp_core::limits::SLOT_BYTES;
 
+use crate::discover;
 use crate::keys::{PublicKey, base64_decode};
 use crate::uci::{Statement, statement};
 
@@ -37,6 +39,13 @@ pub struct Config {
     pub transparent_listen: Vec<SocketAddr>,
     /// Where other routers connect; also the source address of connections to them. Default: nowhere.
     pub peer_listen: Option<SocketAddr>,
+    /// Whether to announce this router on the link of `peer_listen`, and to hear others that do. Default: yes; never if
+    /// that is no single address.
+    pub discover: bool,
+    /// The UDP port for that, the same for all neighbours. Default: [`discover::PORT`].
+    pub discover_port: u16,
+    /// What this router calls itself there. Default: the host's name.
+    pub name: Option<Name>,
     /// Source address of connections to the internet. Default: the system chooses.
     pub wan_address: Option<IpAddr>,
     /// The router's key file. Default: `/etc/bamqp/key`.
@@ -104,6 +113,9 @@ impl Default for Config {
             transparent: false,
             transparent_listen: Vec::new(),
             peer_listen: None,
+            discover: true,
+            discover_port: discover::PORT,
+            name: None,
             wan_address: None,
             key: "/etc/bamqp/key".into(),
             state_dir: "/etc/bamqp".into(),
@@ -285,7 +297,7 @@ const RANGE: &str = "an address range, such as 10.0.0.0/24 or fd00::/8";
 const PORT: &str = "a port from 1 to 65535";
 const ABSOLUTE: &str = "a path that starts with /";
 const COUNT: &str = "a number from 1 to 1000";
-const MAIN_OPTIONS: &str = "enabled, listen, transparent, transparent_listen, peer_listen, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
+const MAIN_OPTIONS: &str = "enabled, listen, transparent, transparent_listen, peer_listen, discover, discover_port, name, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
      allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions";
 const PEER_OPTIONS: &str = "address, public_key";
 
@@ -357,6 +369,9 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     beside.dedup();
     config.transparent_listen = s.many("transparent_listen", ADDRESS_AND_PORT, parsed)?.unwrap_or(beside);
     config.peer_listen = s.one("peer_listen", ADDRESS_AND_PORT, parsed)?;
+    set(&mut config.discover, s.one("discover", "0 or 1", flag)?);
+    set(&mut config.discover_port, s.one("discover_port", PORT, port)?);
+    config.name = s.one("name", "1 to 32 letters, digits and _", parsed)?;
     config.wan_address = s.one("wan_address", "an address of this router, such as 203.0.113.5", specific)?;
     set(&mut config.key, s.one("key", ABSOLUTE, absolute)?);
     set(&mut config.state_dir, s.one("state_dir", ABSOLUTE, absolute)?);

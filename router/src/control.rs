@@ -5,9 +5,11 @@
 //! ```text
 //! status | peers | trust [--json]
 //! trust forget PEER
+//! heard                            # a line for each router that is heard, for bamqp peers approve
 //! ```
 //!
-//! One thread serves one request after the other, and sees to it between them that trust records are written.
+//! One thread serves one request after the other. Between them it does what else takes no thread of its own: it sees to it
+//! that trust records are written, and hears and sends announcements ([`crate::discover`]).
 
 use core::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,8 +19,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bamqp_core::discover::Heard;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::approve::Candidate;
 use crate::daemon::{Hub, Shared};
 use crate::net::{self, PollFd, PollFlags, Waker};
 use crate::status::document::Document;
@@ -69,10 +73,15 @@ impl Control {
 
     /// Answers until [`Control::stop`].
     pub fn run(&self, hub: &Hub) {
+        let discovery = hub.current().discovery.clone();
         loop {
+            let wait = discovery.wait();
             let mut fds = vec![PollFd::new(&self.stop, PollFlags::IN)];
             fds.extend(self.listener.iter().map(|(listener, _)| PollFd::new(listener, PollFlags::IN)));
-            if net::poll(&mut fds, Some(Instant::now() + TICK)).is_err() {
+            fds.push(PollFd::new(discovery.changed(), PollFlags::IN));
+            fds.extend(wait.ear.iter().map(|ear| PollFd::new(&**ear, PollFlags::IN)));
+            let tick = Instant::now() + TICK;
+            if net::poll(&mut fds, Some(wait.until.map_or(tick, |until| until.min(tick)))).is_err() {
                 break;
             }
             let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
@@ -87,6 +96,7 @@ impl Control {
                 let _ = serve(&hub.current(), &socket);
             }
             hub.current().trust.tick();
+            discovery.tick();
         }
         if let Some((_, path)) = &self.listener {
             let _ = std::fs::remove_file(path);
@@ -143,6 +153,9 @@ fn answer(shared: &Shared, request: &str) -> Result<String, String> {
         let name = forgotten.ok_or_else(|| format!("no peer {peer}; bamqp trust lists them"))?;
         return Ok(format!("{name} is a newcomer now\n"));
     }
+    if request == "heard" {
+        return Ok(heard(shared));
+    }
     let (what, is_json) = match request.strip_suffix(" --json") {
         Some(what) => (what, true),
         None => (request, false),
@@ -154,6 +167,11 @@ fn answer(shared: &Shared, request: &str) -> Result<String, String> {
         _ => return Err("expected status, peers, trust or trust forget PEER".into()),
     };
     Ok(if is_json { document.json() } else { document.text() })
+}
+
+fn heard(shared: &Shared) -> String {
+    let candidate = |Heard { name, public_key, address, .. }: Heard| Candidate { name, public_key, address };
+    shared.discovery.heard().into_iter().map(|one| format!("{}\n", candidate(one))).collect()
 }
 
 /// Why there is no answer from the daemon.

@@ -14,6 +14,7 @@ use crate::accept::{self, Listening, Side};
 use crate::budget::{Budget, Memory, TooLarge};
 use crate::config::Config;
 use crate::control::Control;
+use crate::discover::Discovery;
 use crate::keyring::Keyring;
 use crate::keys::KeyPair;
 use crate::ledger_file::{self, Ledger};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub trust: Arc<TrustStore>,
     /// The neighbours that help.
     pub peers: Peers,
+    /// Who announces itself on the neighbours' link.
+    pub discovery: Arc<Discovery>,
     /// Who asked for what; `None` for one that has no peers and serves none.
     pub ledger: Option<Arc<Ledger>>,
     /// What other routers may ask of this one.
@@ -228,12 +231,15 @@ impl Daemon {
         let trust = Arc::new(TrustStore::open(&config));
         let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
         let ledger = ledger(&config, &keyring)?;
+        let discovery = Arc::new(Discovery::new(*key.public()).map_err(StartError::System)?);
+        discovery.renew(&config, accept::peer_address(&listeners));
         let via = format!("bamqp-{}", key.fingerprint());
         let sessions = budget.counts.peer_sessions;
         let terms = Terms::of(&config, sessions, keyring.clone(), gate.clone(), ledger.clone());
         let shared = Arc::new(Shared {
             peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
             serve: Arc::new(Serve::new(terms, &via, live.clone(), trust.clone())),
+            discovery,
             ledger,
             trust,
             config,
@@ -283,7 +289,7 @@ impl Daemon {
 
     /// Where other routers connect.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.hub.addresses(Side::Peers).first().copied()
+        accept::peer_address(&self.hub.listeners())
     }
 
     /// What its threads share, for status and tests.

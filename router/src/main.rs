@@ -1,6 +1,7 @@
 //! The `bamqp` command: arguments in, exit code out.
 
 mod log_command;
+mod peers_command;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwrit
 bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
 bamqp status|peers|trust [--json] [--config FILE]
                              what the running daemon knows: its downloads, the other routers, and how far it trusts them
+bamqp peers approve ROUTER [--as NAME] [--yes] [--config FILE]
+                             writes a router that was heard (its name or key; bamqp peers lists them) into the configuration
+                             as a peer, after you have confirmed its key
 bamqp trust forget PEER      the peer of this name or key begins anew
 bamqp --help | --version
 
@@ -99,6 +103,9 @@ fn command() -> Result<(), Failure> {
                     let peer: Result<String, _> = args.free_from_str();
                     let peer = peer.map_err(|_| Failure::Usage("expected trust forget PEER".into()))?;
                     request = format!("trust forget {peer}");
+                }
+                Some("approve") if what == "peers" && !is_json => {
+                    return peers_command::approve(args, config);
                 }
                 Some(extra) => return Err(Failure::Usage(format!("unexpected argument {extra}"))),
             }

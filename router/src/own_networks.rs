@@ -1,11 +1,13 @@
 //! The IPv6 networks that the router itself has. A household's devices have addresses of the public internet there, and
 //! what the router connects to comes from inside, past its firewall: another router must not get at them through this
-//! one. In IPv4, where households have private addresses: which of them are the neighbours'. Not responsible for the
-//! router's own addresses.
+//! one. In IPv4, where households have private addresses: which of them are the neighbours'. And which addresses are on
+//! the link of an own one. Not responsible for the router's own addresses.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+
+use bamqp_core::address::Network as Range;
 
 const ROUTES: &str = "/proc/net/ipv6_route";
 
@@ -70,6 +72,60 @@ fn network(line: &str) -> Option<Network> {
     (gateway == 0 && mask != 0).then_some((network, mask))
 }
 
+const ADDRESSES_V6: &str = "/proc/net/if_inet6";
+
+/// The link that an own address is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The own address.
+    pub own: IpAddr,
+    /// The kernel's number of the interface; 0 in IPv4, where it finds it by the address.
+    pub index: u32,
+    networks: Vec<Range>,
+}
+
+impl Link {
+    /// The link of `own`. `None` if the kernel knows of no network there.
+    pub fn of(own: IpAddr) -> Option<Link> {
+        let lines = |file| {
+            let file = File::open(file).ok()?;
+            Some(BufReader::new(file.take(MOST)).lines().map_while(Result::ok))
+        };
+        match own {
+            // Its routes are not in the table.
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                Some(Link { own, index: 0, networks: vec![Range::new(own, 8)] })
+            }
+            IpAddr::V4(ip) => {
+                let networks = lines(ROUTES_V4)?.filter_map(|line| network(&line));
+                let networks = networks.filter(|network| is_in(*network, ip));
+                let networks: Vec<Range> =
+                    networks.map(|(_, mask)| Range::new(own, mask.leading_ones() as u8)).collect();
+                (!networks.is_empty()).then_some(Link { own, index: 0, networks })
+            }
+            IpAddr::V6(ip) => {
+                let (index, bits) = lines(ADDRESSES_V6)?.find_map(|line| interface(&line, ip))?;
+                let local = Range::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10);
+                Some(Link { own, index, networks: vec![Range::new(own, bits), local] })
+            }
+        }
+    }
+
+    /// Whether `address` is one of the link.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+}
+
+/// Number of the interface and bits of the network, if this line of the table is of `address`.
+fn interface(line: &str, address: Ipv6Addr) -> Option<(u32, u8)> {
+    let mut fields = line.split_ascii_whitespace();
+    let is_it = u128::from_str_radix(fields.next()?, 16).ok()? == address.to_bits();
+    let index = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let bits = u8::from_str_radix(fields.next()?, 16).ok()?;
+    is_it.then_some((index, bits))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +159,28 @@ mod tests {
             assert!(has_only(two, || vec![one], || vec![other]), "{two}");
             assert!(!has_only(two, || vec![one], || vec![two]), "peers and household share it");
             assert!(!has_only(two, || vec![other], Vec::new), "nobody is there");
+        }
+    }
+
+    #[test]
+    fn the_link_of_an_address_is_its_networks() {
+        let loopback = Link::of(Ipv4Addr::new(127, 3, 4, 5).into()).unwrap();
+        assert!(loopback.has(Ipv4Addr::LOCALHOST.into()) && !loopback.has(Ipv4Addr::new(10, 0, 0, 1).into()));
+        assert_eq!(Link::of(Ipv4Addr::new(240, 1, 2, 3).into()), None, "a network that nobody has");
+        let line = "fd000000000000000000000000000002 0a 40 00 82     eth0";
+        assert_eq!(interface(line, "fd00::2".parse().unwrap()), Some((10, 64)));
+        assert_eq!(interface(line, "fd00::3".parse().unwrap()), None);
+        assert_eq!(interface("fd00", "fd00::2".parse().unwrap()), None);
+    }
+
+    /// On a machine that has networks: who is in one is on its link, and nobody else.
+    #[test]
+    fn the_own_networks_are_links() {
+        let Ok(table) = std::fs::read_to_string(ROUTES_V4) else { return };
+        for (network, _) in table.lines().filter_map(network).filter(|(_, mask)| !mask > 3) {
+            let at = |bits| IpAddr::V4(Ipv4Addr::from_bits(bits));
+            let link = Link::of(at(network + 1)).unwrap();
+            assert!(link.has(at(network + 2)) && !link.has(at(network ^ (1 << 31))));
         }
     }
 

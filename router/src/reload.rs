@@ -84,6 +84,7 @@ impl Hub {
             live: old.live.clone(),
             trust: old.trust.clone(),
             peers,
+            discovery: old.discovery.clone(),
             ledger,
             serve: old.serve.clone(),
             sessions: old.sessions.clone(),
@@ -100,6 +101,7 @@ impl Hub {
         net::set_buffers(new.budget.buffer);
         new.trust.renew(&new.config.peers);
         new.serve.renew(terms);
+        new.discovery.renew(&new.config, accept::peer_address(&listeners));
         self.replace(new.clone());
         self.replace_listeners(listeners);
         old.peers.stop();

@@ -319,7 +319,7 @@ impl TrustStore {
             let state = State { boot: self.boot, boot_id: self.boot_id.clone(), running: now.running };
             file::text(&state, inner.peers.iter().map(|peer| &peer.saved))
         };
-        if let Err(error) = file::replace(path, &text) {
+        if let Err(error) = crate::replace::private(path, &text) {
             log::warn!("{}: {error}; trying again later", path.display());
             self.lock().has_changed = true;
         }

@@ -47,6 +47,9 @@ fn every_option_is_read() {
            option transparent '1'
            list transparent_listen '192.168.1.1:8080'
            option peer_listen '10.77.0.1:7733'
+           option discover '0'
+           option discover_port '7734'
+           option name 'kitchen'
            option wan_address '203.0.113.5'
            option key '/tmp/key'
            option state_dir '/tmp/state'
@@ -72,6 +75,9 @@ fn every_option_is_read() {
         transparent: true,
         transparent_listen: vec!["192.168.1.1:8080".parse().unwrap()],
         peer_listen: Some("10.77.0.1:7733".parse().unwrap()),
+        discover: false,
+        discover_port: 7734,
+        name: Some("kitchen".parse().unwrap()),
         wan_address: Some("203.0.113.5".parse().unwrap()),
         key: "/tmp/key".into(),
         state_dir: "/tmp/state".into(),
@@ -143,6 +149,8 @@ fn bad_values_are_named_with_their_line() {
         ("option window '112K'", "window '112K': expected a multiple of 16K from 128K to 12M"),
         ("option window '13M'", "window '13M': expected a multiple of 16K from 128K to 12M"),
         ("option wan_address '0.0.0.0'", "wan_address '0.0.0.0': expected an address of this router"),
+        ("option discover_port '0'", "discover_port '0': expected a port from 1 to 65535"),
+        ("option name 'my router'", "name 'my router': expected 1 to 32 letters, digits and _"),
         ("option key 'key'", "key 'key': expected a path that starts with /"),
         ("list allow_private '10.0.0.0/33'", "allow_private '10.0.0.0/33': expected an address range"),
         ("list fetch_ports '0'", "fetch_ports '0': expected a port from 1 to 65535"),
@@ -224,6 +232,7 @@ fn the_example_names_every_option_with_its_default() {
     let config = parse(&all).unwrap();
     assert_eq!(config.peers.len(), 1);
     assert!(config.wan_address.is_some() && config.peer_listen.is_some() && !config.listen.is_empty());
+    assert!(config.name.is_some());
     assert!(config.bandwidth > 0 && !config.allow_private.is_empty());
     let expected = Config {
         enabled: false,
@@ -233,6 +242,7 @@ fn the_example_names_every_option_with_its_default() {
         max_sessions: Some(DEFAULT_COUNTS.sessions),
         max_peer_sessions: Some(DEFAULT_COUNTS.peer_sessions),
         peer_listen: config.peer_listen,
+        name: config.name.clone(),
         wan_address: config.wan_address,
         allow_private: config.allow_private.clone(),
         bandwidth: config.bandwidth,
@@ -242,6 +252,8 @@ fn the_example_names_every_option_with_its_default() {
     assert_eq!(config, expected);
     for option in [
         "transparent",
+        "discover",
+        "discover_port",
         "key",
         "state_dir",
         "log_dir",

@@ -5,12 +5,16 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bamqp_core::channel::Refusal;
+use bamqp_core::discover::Heard;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::trust::{Alert, PROBATION, Standing};
 
 use super::document::{Cell, Document, Name, Section, Unit, score, span};
 use super::{LaneReport, SessionReport};
+use crate::clock;
 use crate::daemon::Shared;
+use crate::discover::Report;
+use crate::keys::fingerprint_of;
 use crate::peers::{PeerState, PeerView};
 use crate::trust_store::TrustView;
 
@@ -31,6 +35,20 @@ fn memory(shared: &Shared) -> Vec<(Name, Cell)> {
         (("max_clients", Unit::Count), u32::from(budget.counts.clients).into()),
         (("max_peer_sessions", Unit::Count), u32::from(budget.counts.peer_sessions).into()),
         (("max_threads", Unit::Count), budget.threads.into()),
+    ]
+}
+
+/// Announcements on the neighbours' link.
+fn discovery(shared: &Shared) -> Vec<(Name, Cell)> {
+    let Report { state, counts, routers } = shared.discovery.report();
+    vec![
+        (("discovery", Unit::Text), state.into()),
+        (("routers_heard", Unit::Count), routers.into()),
+        (("announcements_sent", Unit::Count), counts.sent.into()),
+        (("announcements_heard", Unit::Count), counts.heard.into()),
+        (("malformed", Unit::Count), counts.malformed.into()),
+        (("not_of_the_link", Unit::Count), counts.off_link.into()),
+        (("not_kept", Unit::Count), counts.not_kept.into()),
     ]
 }
 
@@ -74,6 +92,7 @@ pub fn status(shared: &Shared) -> Document {
         // What other routers sent and was not done, and why.
         Section::Table("refused_messages", vec![("reason", Unit::Text), ("count", Unit::Count)], refusals),
         Section::Facts("memory", memory(shared)),
+        Section::Facts("discovery", discovery(shared)),
         Section::Table(
             "sessions",
             vec![
@@ -180,7 +199,43 @@ pub fn peers(shared: &Shared) -> Document {
             view.key.to_string().into(),
         ]
     };
-    Document(vec![Section::Table("peers", columns, shared.peers.views().iter().map(row).collect())])
+    Document(vec![
+        Section::Table("peers", columns, shared.peers.views().iter().map(row).collect()),
+        heard(shared),
+    ])
+}
+
+/// The routers that announce themselves: what they say, and how that fits what is configured.
+fn heard(shared: &Shared) -> Section {
+    let columns = vec![
+        ("heard", Unit::Text),
+        ("address", Unit::Text),
+        ("age", Unit::Seconds),
+        ("note", Unit::Text),
+        ("key", Unit::Text),
+    ];
+    let (all, now) = (shared.discovery.heard(), clock::now());
+    let row = |one: &Heard| {
+        let peers = &shared.config.peers;
+        let namesake = |name: &str, key| name == one.name.as_str() && key != one.public_key;
+        let is_ambiguous = || {
+            all.iter().any(|other| namesake(other.name.as_str(), other.public_key))
+                || peers.iter().any(|peer| namesake(&peer.name, peer.public_key))
+        };
+        let note = match peers.iter().find(|peer| peer.public_key == one.public_key) {
+            Some(peer) if peer.address == one.address => Some(format!("is peer {}", peer.name)),
+            Some(peer) => Some(format!("has the key of peer {}, at another address", peer.name)),
+            None => is_ambiguous().then(|| "another router has this name: go by the key".into()),
+        };
+        vec![
+            one.name.as_str().into(),
+            one.address.to_string().into(),
+            (now.since(one.last).as_millis() / 1000).into(),
+            note.into(),
+            fingerprint_of(&one.public_key).to_string().into(),
+        ]
+    };
+    Section::Table("heard", columns, all.iter().map(row).collect())
 }
 
 /// The trust records: the verdict on each peer with its reason, and its last sessions.

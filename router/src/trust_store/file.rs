@@ -1,5 +1,5 @@
-//! The file of trust records: lines that a person can read, each with a check, and its replacement at one stroke. Not
-//! responsible for when it is written.
+//! The file of trust records: lines that a person can read, each with a check. Not responsible for when it
+//! is written.
 //!
 //! ```text
 //! bamqp-trust-1 boot=7 boot_id=… running=93600 #5d41402a
@@ -14,9 +14,8 @@
 use core::fmt::Write as _;
 use core::net::SocketAddr;
 use core::str::FromStr;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use bamqp_core::message::Fingerprint;
@@ -225,29 +224,4 @@ fn value<'a>(words: &'a str, name: &str) -> Option<&'a str> {
 
 fn number(words: &str, name: &str) -> Option<u32> {
     value(words, name)?.parse().ok()
-}
-
-/// Replaces the file, readable by its owner alone: there is always a whole one, the old or the new.
-///
-/// # Errors
-/// What the system says; the old file stands.
-pub fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let _ = std::fs::remove_file(&new); // left by a power cut, or planted; `create_new` follows no link
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&new, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written?;
-    // Until the folder is on the disk a power cut may bring the old file back, which is whole as well.
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
