@@ -26,6 +26,7 @@ BAMQP: routers of neighbours pool their links for one download
 bamqp run --config FILE      the daemon, in the foreground; it logs to stderr
 bamqp check [--config FILE]  says what is wrong with a configuration (default /etc/config/bamqp), nothing if it is all right
 bamqp keygen [--key FILE]    makes a key (default /etc/bamqp/key, never overwritten) and prints the public key
+bamqp key [--key FILE]       shows the key's fingerprint, by which neighbours know this router, and the public key
 bamqp log show|verify FILE   reads and checks what the daemon wrote into log_dir; see bamqp log --help
 bamqp status|peers|trust [--json] [--config FILE]
                              what the running daemon knows: its downloads, the other routers, and how far it trusts them
@@ -39,7 +40,7 @@ SIGHUP: the daemon reads its configuration again; running downloads go on.
 RUST_LOG=error|warn|info|debug sets how much is logged (default info).
 ";
 
-const COMMANDS: &str = "run, check, keygen, status, peers, trust or log";
+const COMMANDS: &str = "run, check, keygen, key, status, peers, trust or log";
 
 /// Where OpenWrt keeps the configuration.
 const CONFIG: &str = "/etc/config/bamqp";
@@ -87,10 +88,11 @@ fn command() -> Result<(), Failure> {
             no_more(args)?;
             Config::load(config.as_deref().unwrap_or(Path::new(CONFIG))).map(drop).map_err(failed)
         }
-        Some("keygen") => {
+        Some(what @ ("keygen" | "key")) => {
             let key: Option<PathBuf> = args.opt_value_from_str("--key").map_err(usage)?;
             no_more(args)?;
-            keygen(&key.unwrap_or_else(|| Config::default().key))
+            let key = key.unwrap_or_else(|| Config::default().key);
+            if what == "keygen" { keygen(&key) } else { show_key(&key) }
         }
         Some(what @ ("status" | "peers" | "trust")) => {
             let config: Option<PathBuf> = args.opt_value_from_str("--config").map_err(usage)?;
@@ -145,6 +147,11 @@ fn ask(config: Option<&Path>, request: &str) -> Result<(), Failure> {
 fn keygen(path: &Path) -> Result<(), Failure> {
     let pair = KeyPair::create(path).map_err(failed)?;
     print(&format!("{}\n", base64_encode(pair.public())))
+}
+
+fn show_key(path: &Path) -> Result<(), Failure> {
+    let pair = KeyPair::load(path).map_err(failed)?;
+    print(&format!("fingerprint  {}\npublic key   {}\n", pair.fingerprint(), base64_encode(pair.public())))
 }
 
 /// SIGTERM and SIGINT stop the daemon, which saves what it still has in memory; the second one ends the process at once.

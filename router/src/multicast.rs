@@ -25,7 +25,7 @@ const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x8000, 0x7733);
 const TTL: u8 = 255;
 
 /// Bytes of the socket's buffer, which the kernel doubles: what comes faster than it is read is thrown away.
-const BUFFER: usize = 8 * 1024;
+const BUFFER: usize = 16 * 1024;
 
 /// (linux/in6.h; the libc crate lacks it for some systems.) Since Linux 4.20.
 const IPV6_MULTICAST_ALL: libc::c_int = 29;

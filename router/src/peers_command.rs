@@ -44,8 +44,7 @@ fn show(peer: &Peer) -> Result<(), Failure> {
 
 fn is_confirmed() -> Result<bool, Failure> {
     print(
-        "Anybody in the network can call itself like this. Is this the key that its owner sees as \"router\" in bamqp \
-         status, and are you willing to fetch over your line what it asks for? [y/N] ",
+        "Anybody in the network can call itself like this. Is this the fingerprint that its owner is shown by bamqp key, and are you willing to fetch over your line what it asks for? [y/N] ",
     )?;
     std::io::stdout().flush().map_err(failed)?;
     let mut answer = String::new();

@@ -6,6 +6,8 @@ mod program;
 use std::path::PathBuf;
 use std::process::Output;
 
+use bamqp_router::keys::{base64_decode, fingerprint_of};
+
 fn bamqp(args: &[&str]) -> Output {
     program::bamqp().args(args).output().unwrap()
 }
@@ -54,7 +56,7 @@ fn help_and_version() {
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    one_line_error(&bamqp(&[]), 2, "expected run, check, keygen, status, peers, trust or log");
+    one_line_error(&bamqp(&[]), 2, "expected run, check, keygen, key, status, peers, trust or log");
     one_line_error(&bamqp(&["fly"]), 2, "unknown command fly");
     one_line_error(&bamqp(&["run"]), 2, "expected run --config FILE");
     one_line_error(&bamqp(&["run", "--config"]), 2, "--config");
@@ -73,6 +75,18 @@ fn keygen_prints_the_public_key_alone_and_never_overwrites() {
     assert_ne!(text(&secret), printed);
     one_line_error(&bamqp(&["keygen", "--key", &file]), 1, "never overwritten");
     assert_eq!(std::fs::read(&file).unwrap(), secret);
+}
+
+#[test]
+fn key_shows_what_neighbours_know_the_router_by() {
+    let directory = Directory::new("key");
+    let file = directory.file("key");
+    one_line_error(&bamqp(&["key", "--key", &file]), 1, "No such file");
+    let public_key = text(&bamqp(&["keygen", "--key", &file]).stdout).trim().to_owned();
+    let fingerprint = fingerprint_of(&base64_decode(&public_key).unwrap());
+    let shown = bamqp(&["key", "--key", &file]);
+    assert!(shown.status.success() && shown.stderr.is_empty(), "{shown:?}");
+    assert_eq!(text(&shown.stdout), format!("fingerprint  {fingerprint}\npublic key   {public_key}\n"));
 }
 
 #[test]

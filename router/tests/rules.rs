@@ -21,6 +21,14 @@ const RULES: &[(&str, &[&str])] = &[
         &["router/tests/authentic.rs: an_init_of_others_for_others_or_of_yesterday_is_refused"],
     ),
     (
+        "discovery may suggest; a person approves",
+        &[
+            "router/tests/discover.rs: three_routers_hear_each_other_and_become_peers_by_their_owners_word",
+            "router/tests/discover.rs: an_impostor_with_a_peers_name_changes_nothing",
+            "router/tests/discover.rs: a_flood_of_ten_thousand_routers_is_bounded",
+        ],
+    ),
+    (
         "keys are made on the device, the file is 0600, never overwritten",
         &["router/src/keys.rs: a_key_file_is_made_once_and_private"],
     ),

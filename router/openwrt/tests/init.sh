@@ -168,6 +168,24 @@ run start
 called "chown -hR bamqp:bamqp $root/etc/bamqp"
 told 'bamqp is not None'
 
+fresh "it is published where neighbours connect, with the key's fingerprint" "$main
+	option peer_listen '10.77.0.1:7734'"
+run start
+told '"data" not in bamqp' # no key yet
+"$bamqp" keygen --key "$root/etc/bamqp/key" >/dev/null
+fingerprint="$("$bamqp" key --key "$root/etc/bamqp/key" | awk '$1 == "fingerprint" { print $2 }')"
+[ ${#fingerprint} = 32 ] || fail "no fingerprint: $fingerprint"
+run start
+told 'bamqp["data"] == {"mdns": {"bamqp_7734": {"service": "_bamqp._tcp.local", "port": 7734, "txt": ["key='"$fingerprint"'"]}}}'
+test="with the firewall's rules in the same data"
+edit "s/option listen/option transparent '1'\n\toption listen/"
+run start
+told 'set(bamqp["data"]) == {"mdns", "firewall"} and len(firewall) == 4'
+test="switched off, it is not published"
+edit "s/option listen/option discover '0'\n\toption listen/"
+run start
+told 'set(bamqp["data"]) == {"firewall"}'
+
 # Whether these options are all right, too, is for the daemon to say; here it says yes.
 bamqp=/bin/true
 transparent="$main

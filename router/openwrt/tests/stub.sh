@@ -81,6 +81,13 @@ close_jail() {
 }
 procd_open_data() { close_jail; json_add_object data; }
 procd_close_data() { json_close_object; }
+procd_add_mdns_service() { # SERVICE PROTO PORT TXT
+	json_add_object "$1_$3"
+	json_add_string service "_$1._$2.local"
+	json_add_int port "$3"
+	json_strings txt "$4"
+	json_close_object
+}
 procd_add_reload_trigger() { json_strings '' config.change "$@" reload; }
 procd_add_raw_trigger() { json_strings '' "$@"; }
 procd_running() { [ -e "$root/running" ]; }
