@@ -143,11 +143,14 @@ impl Discovery {
         let link = |terms: &Option<Terms>| terms.as_ref().map(|terms| (terms.listen, terms.port));
         if link(&inner.terms) != link(&terms) {
             inner.ear = None;
-            inner.trouble = None;
             inner.table.clear();
             inner.schedule = Schedule::start(clock::now(), random());
+            inner.terms = terms;
+            let trouble = inner.listen().err();
+            inner.tell(trouble);
+        } else {
+            inner.terms = terms;
         }
-        inner.terms = terms;
         drop(inner);
         self.changed.poke();
     }
@@ -255,22 +258,34 @@ impl Inner {
 
     fn announce(&mut self, me: &PublicKey) {
         let trouble = self.say(me).err();
-        let told = |trouble: &Option<Trouble>| trouble.as_ref().map(Trouble::to_string);
-        if let Some(why) = told(&trouble).filter(|why| told(&self.trouble).as_ref() != Some(why)) {
-            log::warn!("this router is not announced to its neighbours: {why}");
-        }
-        self.trouble = trouble;
+        self.tell(trouble);
         self.schedule.announced(clock::now(), random());
     }
 
-    /// Sees to it that we hear, then sends: whoever answers is heard.
-    fn say(&mut self, me: &PublicKey) -> Result<(), Trouble> {
-        let Some(terms) = &self.terms else { return Ok(()) };
+    /// What is in the way now; in the log if that is new.
+    fn tell(&mut self, trouble: Option<Trouble>) {
+        let words = |trouble: &Option<Trouble>| trouble.as_ref().map(Trouble::to_string);
+        if let Some(why) = words(&trouble).filter(|why| words(&self.trouble).as_ref() != Some(why)) {
+            log::warn!("this router is not announced to its neighbours: {why}");
+        }
+        self.trouble = trouble;
+    }
+
+    /// Sees to it that we hear; the link, if there is to be one.
+    fn listen(&mut self) -> Result<Option<Link>, Trouble> {
+        let Some(terms) = &self.terms else { return Ok(None) };
         let link = Link::of(terms.listen.ip()).ok_or(Trouble::NoNetwork(terms.listen))?;
         match &self.ear {
             Some(ear) if *ear.link() == link => ear.join()?,
             _ => self.ear = Some(Arc::new(Ear::open(&link, terms.port)?)),
         }
+        Ok(Some(link))
+    }
+
+    /// Listens first, then sends: whoever answers is heard.
+    fn say(&mut self, me: &PublicKey) -> Result<(), Trouble> {
+        let link = self.listen()?;
+        let Some((link, terms)) = link.zip(self.terms.as_ref()) else { return Ok(()) };
         let announcement =
             Announcement { public_key: *me, name: terms.name.clone(), port: terms.listen.port() };
         let mut buffer = [0; MAX_ANNOUNCEMENT_BYTES];
