@@ -129,9 +129,12 @@ pub fn choose(
     };
     let meant: Vec<&Candidate> = heard.iter().filter(is_meant).collect();
     let Some(one) = meant.first() else { return Err(ApproveError::NotHeard(wanted.into())) };
-    let mut keys: Vec<Fingerprint> = meant.iter().map(|one| fingerprint_of(&one.public_key)).collect();
-    keys.sort_by_key(|key| key.0);
-    keys.dedup();
+    let mut keys = Vec::new();
+    for key in meant.iter().map(|one| fingerprint_of(&one.public_key)) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
     let namesake = config.peers.iter().find(|peer| key.is_none() && peer.name == wanted);
     let namesake = namesake.map(|peer| fingerprint_of(&peer.public_key));
     if keys.len() > 1 || namesake.is_some_and(|key| !keys.contains(&key)) {

@@ -39,7 +39,10 @@ pub fn approve(mut args: pico_args::Arguments, file: Option<PathBuf>) -> Result<
 
 fn show(peer: &Peer) -> Result<(), Failure> {
     let Peer { name, address, public_key } = peer;
-    print(&format!("  peer     {name}\n  address  {address}\n  key      {}\n", fingerprint_of(public_key)))
+    print(&format!(
+        "  peer         {name}\n  address      {address}\n  fingerprint  {}\n",
+        fingerprint_of(public_key)
+    ))
 }
 
 fn is_confirmed() -> Result<bool, Failure> {
