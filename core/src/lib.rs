@@ -10,6 +10,7 @@ pub mod decide;
 pub mod discover;
 pub mod http;
 mod lane;
+pub mod layout;
 pub mod ledger;
 pub mod limits;
 pub mod message;

@@ -49,6 +49,10 @@ pub const MAX_LEDGER_RANGES: usize = 64;
 /// Longest text of one field of the ledger, unescaped: a message head.
 pub const MAX_LEDGER_TEXT_BYTES: usize = MAX_PEER_HEAD_BYTES;
 
+/// Most pieces of a file that one router is asked for by another and that are not delivered yet, and one more: 32 bytes
+/// each.
+pub const MAX_PIECES: usize = MAX_PIPELINE + 1;
+
 /// Longest line of the ledger: all of a head and of a URI escaped with five characters a byte, and the rest.
 pub const MAX_LEDGER_LINE_BYTES: usize = 5 * (MAX_LEDGER_TEXT_BYTES + MAX_URI_BYTES) + 8 * 1024;
 

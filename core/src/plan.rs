@@ -154,6 +154,11 @@ impl<const SLOTS: usize> Unassigned<SLOTS> {
         self.count
     }
 
+    /// There are slots up to `end` now.
+    pub fn extend(&mut self, end: u64) {
+        self.end = self.end.max(end);
+    }
+
     /// The next `count` slots at the frontier are assigned, as far as the range goes.
     pub fn advance(&mut self, count: u64) -> Range<u64> {
         let start = self.frontier;

@@ -7,6 +7,8 @@ use core::ops::Range;
 
 use heapless::Vec;
 
+use crate::layout::Layout;
+#[cfg(doc)]
 use crate::limits::SLOT_BYTES;
 
 /// Buffers that only the head may take: one for the lane that owes it and one for a lane that rescues it
@@ -35,10 +37,9 @@ pub enum Look<'a, S> {
     Ready(&'a S, usize),
 }
 
-/// Puts the slots of one byte range back in order.
+/// Puts the slots of a [`Layout`] back in order.
 ///
-/// A slot's index is its file offset divided by [`SLOT_BYTES`]; the first and the last slot may be cut short by
-/// the range. `SLOTS` is the furthest that positions are remembered ahead of the client; the window itself is the
+/// A slot's index is its position divided by [`SLOT_BYTES`]. `SLOTS` is the furthest that positions are remembered ahead of the client; the window itself is the
 /// number of buffers that were lent, at most `SLOTS`.
 #[derive(Debug)]
 pub struct Reassembler<S, const SLOTS: usize> {
@@ -48,13 +49,13 @@ pub struct Reassembler<S, const SLOTS: usize> {
     in_use_peak: usize,
     next: u64,
     urgent: Option<u64>,
-    range: Range<u64>,
+    layout: Layout,
 }
 
 impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
-    /// For the file's bytes `range`, with the lent `buffers` of [`SLOT_BYTES`] each; what exceeds `SLOTS` is
+    /// For what `layout` tells, with the lent `buffers` of [`SLOT_BYTES`] each; what exceeds `SLOTS` is
     /// left in the iterator. Fewer than [`MIN_BUFFERS`] would stand still: `None`.
-    pub fn new(range: Range<u64>, buffers: impl IntoIterator<Item = S>) -> Option<Self> {
+    pub fn new(layout: Layout, buffers: impl IntoIterator<Item = S>) -> Option<Self> {
         let free: Vec<S, SLOTS> = buffers.into_iter().take(SLOTS).collect();
         if free.len() < MIN_BUFFERS {
             return None;
@@ -65,8 +66,8 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
             free,
             in_use_peak: 0,
             urgent: None,
-            next: range.start / SLOT_BYTES as u64,
-            range,
+            next: layout.first(),
+            layout,
         })
     }
 
@@ -75,9 +76,19 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         self.next
     }
 
-    /// One past the last slot of the range.
+    /// One past the last slot.
     pub fn end(&self) -> u64 {
-        self.range.end.div_ceil(SLOT_BYTES as u64)
+        self.layout.end()
+    }
+
+    /// Which bytes of the file the slots stand for.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// These bytes of the file come next. False if there is no room for them; see [`Layout::add`].
+    pub fn add(&mut self, file: Range<u64>) -> bool {
+        self.layout.add(file, self.next)
     }
 
     /// The window in slots: how far ahead of the client may be read.
@@ -90,10 +101,9 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         self.in_use_peak
     }
 
-    /// The file's bytes that slot `index` carries.
+    /// The positions that slot `index` carries.
     pub fn extent(&self, index: u64) -> Range<u64> {
-        let slot = SLOT_BYTES as u64;
-        index.saturating_mul(slot).max(self.range.start)..(index + 1).saturating_mul(slot).min(self.range.end)
+        self.layout.extent(index)
     }
 
     /// Whether slot `index` is here, held or not, or was given out already.
@@ -214,7 +224,7 @@ impl<S, const SLOTS: usize> Reassembler<S, SLOTS> {
         let _ = self.free.push(buffer);
     }
 
-    /// The next slot in order with its bytes' place in the file, if it is here and not held.
+    /// The next slot in order with its bytes' positions, if it is here and not held.
     pub fn pop(&mut self) -> Option<(S, Range<u64>)> {
         let place = &mut self.ring[Self::place(self.next)];
         let buffer = match core::mem::replace(place, Place::Empty) {

@@ -12,6 +12,7 @@
 //!      transfer/dispute.rs: it is not: who is right?
 //!      transfer/assign.rs: which chunk next
 //!      transfer/cut.rs: the original response
+//!      transfer/pieces.rs: work for another router
 //!                      │                                              │
 //!   Request | Sample | Read | ReadSample | Wait | Close | End    Write | Wait | End
 //! ```
@@ -29,6 +30,7 @@ mod contract;
 mod cut;
 mod dispute;
 mod inspect;
+mod pieces;
 mod rescue;
 
 use core::ops::Range;
@@ -41,6 +43,7 @@ pub use self::contract::{
 pub use self::cut::Cut;
 pub use crate::lane::{Dispute, Fault, LaneKind, LaneState, LaneStats};
 use crate::lane::{Lane, Purpose, Track, Waiting};
+use crate::layout::Layout;
 use crate::limits::{MAX_LANES, SLOT_BYTES};
 use crate::plan::{Pool, Unassigned, bytes_in};
 use crate::reassemble::Reassembler;
@@ -98,24 +101,35 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         if range.is_empty() {
             return None;
         }
-        let slots = Reassembler::new(range.clone(), buffers)?;
-        let mut todo = Unassigned::new(slots.next(), slots.end());
+        let mut transfer = Self::over(now, Layout::of(range), buffers, own, secret)?;
+        // The original response flows already, and brings whatever nobody else is asked for.
+        let first = transfer.todo.advance(1).start;
+        let rest = transfer.slots.extent(first);
+        let original = &mut transfer.lanes[0];
+        original.rate.begin(now, Span::ZERO, own.rtt);
+        let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload(None));
+        original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
+        Some(transfer)
+    }
+
+    /// A session over that, with nothing under way.
+    fn over(
+        now: Instant,
+        layout: Layout,
+        buffers: impl IntoIterator<Item = S>,
+        own: OwnLink,
+        secret: [u8; 32],
+    ) -> Option<Self> {
+        let slots = Reassembler::new(layout, buffers)?;
         let mut lanes = Vec::new();
         for kind in [LaneKind::Original, LaneKind::Own] {
             let mut lane = Lane::new(now, kind, own.rate, own.rtt, Standing::Trusted { accused: false });
             lane.hold = own.hold.into();
             lanes.push(lane).ok()?;
         }
-        // The original response flows already, and brings whatever nobody else is asked for.
-        let first = todo.advance(1).start;
-        let rest = slots.extent(first);
-        let original = &mut lanes[0];
-        original.rate.begin(now, Span::ZERO, own.rtt);
-        let chunk = assign::chunk(rest, original.rate.get(), Purpose::Payload(None));
-        original.main.chunks.push_back(crate::lane::Chunk { asked: Some(now), begun: true, ..chunk }).ok()?;
         Some(Self {
+            todo: Unassigned::new(slots.next(), slots.end()),
             slots,
-            todo,
             lanes,
             cut: Cut::Unproven { tries: 0 },
             gap: cut::Gap { end: u64::MAX, misses: 0, silent: false },
@@ -162,7 +176,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             }
         }
         let todo = self.direct(now, id, &mut wake);
-        (todo, wake)
+        (self.in_file(todo), wake)
     }
 
     /// The client's thread reports `event` and is told what to do next.
@@ -173,11 +187,17 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             ClientEvent::Written(slot) => self.slots.give_back(slot),
             ClientEvent::Gone => self.end(Outcome::ClientGone, &mut wake),
         }
-        if self.over.is_none() && self.slots.next() == self.slots.end() {
+        let has_all = self.slots.next() == self.slots.end();
+        if self.over.is_none() && has_all && !self.slots.layout().grows() {
             self.end(Outcome::Complete, &mut wake);
         }
         if let Some(outcome) = self.over {
             return (ClientDo::End(outcome), wake);
+        }
+        if has_all {
+            (self.standing_since, self.awaiting) = (None, None);
+            self.wake_waiting(&mut wake);
+            return (ClientDo::Wait(None), wake);
         }
         if let Some((slot, extent)) = self.slots.pop() {
             self.standing_since = None;

@@ -79,6 +79,17 @@ impl Places {
         places
     }
 
+    /// Of these, which are disjoint and of [`PLACE_BYTES`] each; of more than [`MAX_PLACES`], or further apart than 4 GiB,
+    /// some are left out.
+    pub(crate) fn of(places: impl Iterator<Item = Range<u64>>) -> Places {
+        let mut all: Vec<(u64, u64), MAX_PLACES> =
+            places.map(|place| (place.start, place.end)).take(MAX_PLACES).collect();
+        all.sort_unstable();
+        let mut sorted = Places::default();
+        all.iter().for_each(|&(start, end)| sorted.add(start..end));
+        sorted
+    }
+
     fn add(&mut self, place: Range<u64>) {
         if self.ahead.is_empty() {
             self.first = place.start;

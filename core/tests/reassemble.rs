@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bamqp_core::layout::Layout;
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::reassemble::{MIN_BUFFERS, Reassembler};
 use proptest::prelude::*;
@@ -56,7 +57,7 @@ proptest! {
     ) {
         let range = start..start + len;
         let mut slots: Reassembler<Buffer, SLOTS> =
-            Reassembler::new(range.clone(), (0..buffers).map(Buffer)).expect("enough buffers");
+            Reassembler::new(Layout::of(range.clone()), (0..buffers).map(Buffer)).expect("enough buffers");
         let lent = buffers.min(SLOTS);
         prop_assert_eq!(slots.window(), lent as u64);
         let (first, end) = (start / SLOT, range.end.div_ceil(SLOT));
@@ -178,7 +179,7 @@ proptest! {
         let range = start..start.saturating_add(len).max(1);
         let range = range.start.min(range.end - 1)..range.end;
         let buffers = (0..MIN_BUFFERS).map(Buffer);
-        let slots: Reassembler<Buffer, SLOTS> = Reassembler::new(range.clone(), buffers).expect("enough");
+        let slots: Reassembler<Buffer, SLOTS> = Reassembler::new(Layout::of(range.clone()), buffers).expect("enough");
         let mut at = range.start;
         for index in slots.next()..slots.end() {
             let extent = slots.extent(index);
@@ -192,15 +193,15 @@ proptest! {
 
 #[test]
 fn too_few_buffers_are_refused() {
-    assert!(Reassembler::<Buffer, SLOTS>::new(0..1, (0..MIN_BUFFERS - 1).map(Buffer)).is_none());
-    assert!(Reassembler::<Buffer, SLOTS>::new(0..1, (0..MIN_BUFFERS).map(Buffer)).is_some());
+    assert!(Reassembler::<Buffer, SLOTS>::new(Layout::of(0..1), (0..MIN_BUFFERS - 1).map(Buffer)).is_none());
+    assert!(Reassembler::<Buffer, SLOTS>::new(Layout::of(0..1), (0..MIN_BUFFERS).map(Buffer)).is_some());
 }
 
 #[test]
 fn a_slot_that_is_gone_leaves_the_head_a_buffer() {
     // A lane that must read on past bytes that another one brought before: it may, but not with the last buffer.
     let mut slots: Reassembler<Buffer, SLOTS> =
-        Reassembler::new(0..100 * SLOT, (0..MIN_BUFFERS).map(Buffer)).expect("enough buffers");
+        Reassembler::new(Layout::of(0..100 * SLOT), (0..MIN_BUFFERS).map(Buffer)).expect("enough buffers");
     let head = slots.take(0).expect("the head");
     assert!(slots.put(0, head, 0));
     let (client, _) = slots.pop().expect("the head is there");

@@ -64,7 +64,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// What a lane does that has nothing to read.
     pub(super) fn idle(&mut self, now: Instant, id: LaneId) -> LaneDo<S> {
-        let looks_again = self.todo.is_empty() || self.todo.frontier() < self.horizon(id.index());
+        let is_open = self.todo.frontier() < self.horizon(id.index());
+        let looks_again = is_open || (self.todo.is_empty() && self.slots.next() < self.slots.end());
         let lane = &mut self.lanes[id.index()];
         lane.waiting = Waiting::Work;
         let check = self.next_check_at(now, id);
@@ -205,18 +206,27 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         if let Some(found) = self.choose_lost(id, me, most.max(1)) {
             return Some(found);
         }
-        if !me.wants_more(self.mark(id)) || self.is_let_go(now, id, me) {
+        let frontier = self.todo.frontier();
+        let open = self.horizon(id.index()).saturating_sub(frontier);
+        let is_for_own = open > 0 && self.is_for_own(frontier);
+        let wants_more = me.wants_more(self.mark(id)) && !self.is_let_go(now, id, me);
+        if (is_for_own && id != LaneId::OWN) || !(is_for_own || wants_more) {
             return None;
         }
-        let open = self.horizon(id.index()).saturating_sub(self.todo.frontier());
         if open > 0 {
             if self.lanes[id.index()].main.chunks.is_full() {
                 return None;
             }
-            let count = self.fair_count(id, me, pool, chunk_time, most).min(open);
+            let open = open.min(self.slots.layout().seam(frontier) - frontier);
+            let count = match is_for_own {
+                true => 1,
+                false => self.fair_count(id, me, pool, chunk_time, most).min(open),
+            };
             return (count > 0).then(|| (Conn::Main, self.todo.advance(count)));
         }
-        if self.todo.is_empty() && self.lanes[id.index()].owed() == 0 {
+        // What looks like the end is none where more may be asked for.
+        let may_end = !self.slots.layout().grows();
+        if may_end && self.todo.is_empty() && self.lanes[id.index()].owed() == 0 {
             return self.choose_last(now, id, me);
         }
         None
@@ -265,7 +275,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             Conn::Main => self.horizon(id.index()),
             Conn::Spare => next + self.slots.window(),
         };
-        let run = run.start..run.end.min(end);
+        let run = run.start..run.end.min(end).min(self.slots.layout().seam(run.start));
         (!run.is_empty()).then_some((conn, run))
     }
 
@@ -273,6 +283,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     fn could_ask(&self, index: usize, slot: u64) -> Option<Conn> {
         let lane = self.lanes.get(index)?;
         if lane.kind == LaneKind::Original || !lane.is_up() || !self.may_work(index) || lane.owes(slot) {
+            return None;
+        }
+        if lane.kind == LaneKind::Peer && self.is_for_own(slot) {
             return None;
         }
         [Conn::Main, Conn::Spare]

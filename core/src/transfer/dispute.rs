@@ -126,7 +126,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     ) {
         let Some(case) = self.court.find(dispute) else { return };
         let Mismatch { place: (at, len), ours, .. } = case.mismatch;
-        let len = usize::from(len);
+        let (at, len) = (self.slots.layout().file(at..at + 1).start, usize::from(len));
         match sample.filter(|sample| sample.at == at) {
             Some(sample) if sample.bytes.get(..len) == ours.get(..len) => case.agreed += 1,
             Some(_) => case.differed += 1,

@@ -301,7 +301,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         samples: &[Sample],
         wake: &mut Wake,
     ) {
-        self.inspector.places_came(id.index(), request, samples);
+        let layout = self.slots.layout();
+        self.inspector.places_came(id.index(), request, samples, |at| layout.file(at..at + 1).start);
         loop {
             let slots = &self.slots;
             let held = |inspection: u32, index: u64| match slots.look(index) {
@@ -454,7 +455,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     pub(super) fn awaited(&self) -> Option<u64> {
         let next = self.slots.next();
         match self.slots.look(next) {
-            None => Some(next),
+            None => (next < self.slots.end()).then_some(next),
             Some(Look::Ready(..)) => None,
             Some(Look::Held(_, by)) => {
                 let (_, slots) = self.inspector.get(by)?;

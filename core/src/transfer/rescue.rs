@@ -59,7 +59,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         // The head's run as far as it is missing and owed by whoever is late with the head.
         let late =
             |i: u64| !self.slots.has(i) && self.lanes.iter().any(|l| l.is_up() && l.owes(head) && l.owes(i));
-        let window_end = (self.slots.next() + self.slots.window()).min(self.slots.end());
+        let window_end = (self.slots.next() + self.slots.window()).min(self.slots.layout().seam(head));
         let end = (head + 1..(head + most).min(window_end))
             .find(|&i| !late(i))
             .unwrap_or((head + most).min(window_end));

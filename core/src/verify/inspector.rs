@@ -279,10 +279,11 @@ impl Inspector {
         self.places.iter().any(|p| p.inspection == id && p.state == PlaceState::Due)
     }
 
-    /// The answer to a request for places came over lane `by`.
-    pub fn places_came(&mut self, by: usize, request: u32, samples: &[Sample]) {
+    /// The answer to a request for places came over lane `by`; `file` tells the offset into the file of a position.
+    pub fn places_came(&mut self, by: usize, request: u32, samples: &[Sample], file: impl Fn(u64) -> u64) {
         for place in self.places.iter_mut().filter(|p| p.state == PlaceState::Asked(request)) {
-            if let Some(sample) = samples.iter().find(|sample| sample.at == place.at) {
+            let at = file(place.at);
+            if let Some(sample) = samples.iter().find(|sample| sample.at == at) {
                 place.state = PlaceState::Here(sample.bytes, by);
             }
         }

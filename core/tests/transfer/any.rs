@@ -55,7 +55,7 @@ fn lane() -> impl Strategy<Value = LaneCase> {
         })
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub fn case() -> impl Strategy<Value = Case> {
     let lanes = prop_oneof![
         6 => proptest::collection::vec(lane(), 2..8),
         1 => proptest::collection::vec(lane(), 2..MAX_LANES + 2),
@@ -79,7 +79,8 @@ fn case() -> impl Strategy<Value = Case> {
                     (own.lies, own.variant) = (0, 0);
                 }
                 let range = start..start + len;
-                Case { range, buffers, lanes, client_rate, hangs_up, late, spurious, several, seed }
+                let pieces = 0;
+                Case { range, buffers, lanes, client_rate, hangs_up, late, spurious, several, pieces, seed }
             },
         )
 }

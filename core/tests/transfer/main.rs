@@ -3,6 +3,7 @@
 
 mod any;
 mod checks;
+mod pieces;
 mod pinned;
 mod rig;
 mod rules;

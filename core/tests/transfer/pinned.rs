@@ -58,6 +58,7 @@ fn a_lost_head_when_every_connection_stands_behind_later_slots() {
         late: 30_000,
         spurious: 36,
         several: true,
+        pieces: 0,
         seed,
     };
     (1..200).for_each(|seed| drop(complete(case(seed))));
@@ -88,6 +89,7 @@ fn a_lane_let_go_for_the_sake_of_dead_ones() {
         late: 0,
         spurious: 0,
         several: true,
+        pieces: 0,
         seed: 11_882_734_530_990_712_572,
     });
     assert!(report.ended < 40_000_000, "the one lane that works was used: {} us", report.ended);
@@ -109,6 +111,7 @@ fn a_last_slot_left_to_an_original_response_that_is_silent() {
         late: 0,
         spurious: 0,
         several: true,
+        pieces: 0,
         seed: 0,
     });
 }
@@ -129,6 +132,7 @@ fn peers_that_wait_for_an_original_response_that_crawls_behind_the_client() {
         late: 0,
         spurious: 34,
         several: true,
+        pieces: 0,
         seed: 3_600_665_171_395_989_708,
     });
     assert!(report.ended < 30_000_000, "{} us", report.ended);
@@ -149,6 +153,7 @@ fn a_lane_that_is_dismissed_and_fails_before_it_hears_of_it_stays_out() {
         late: 30_000,
         spurious: 0,
         several: true,
+        pieces: 0,
         seed,
     };
     for seed in 1..50 {

@@ -139,6 +139,8 @@ pub struct Case {
     pub spurious: u64,
     /// Whether the origin answers several ranges at a time.
     pub several: bool,
+    /// How many pieces are asked for at a time, at most, for as many bytes as `range` has; 0: they are the range.
+    pub pieces: usize,
     pub seed: u64,
 }
 
@@ -157,6 +159,7 @@ pub fn case(peers: usize) -> Case {
         late: 0,
         spurious: 0,
         several: true,
+        pieces: 0,
         seed: 1,
     }
 }
@@ -193,6 +196,69 @@ impl Report {
     /// How many payload bytes were fetched for nothing.
     pub fn duplicates(&self) -> u64 {
         self.lanes.iter().map(|l| l.stats.duplicates).sum()
+    }
+}
+
+/// What was asked for: positions, and where those bytes lie in the file.
+struct Pieces {
+    all: Vec<(Range<u64>, u64)>,
+    /// Bytes that are still to be asked for.
+    left: u64,
+}
+
+impl Pieces {
+    fn new(case: &Case) -> Pieces {
+        match case.pieces {
+            0 => Pieces { all: vec![(case.range.clone(), case.range.start)], left: 0 },
+            _ => Pieces { all: Vec::new(), left: case.range.end - case.range.start },
+        }
+    }
+
+    /// One more, anywhere in the file: a few bytes, some slots, or a run of slots that is cut short.
+    fn next(&mut self, draw: u64) -> Option<Range<u64>> {
+        let most = match draw % 8 {
+            0 => 16,
+            1..4 => 1 + (draw >> 8) % (16 * SLOT),
+            _ => (1 + (draw >> 8) % 16) * SLOT,
+        };
+        let len = Some(most.min(self.left)).filter(|len| *len > 0)?;
+        self.left -= len;
+        let start = self.all.last().map_or(0, |(positions, _)| positions.end.next_multiple_of(SLOT));
+        let at = ((draw >> 16) % 64 + 64 * self.all.len() as u64) * 16 * SLOT + (draw >> 32) % SLOT;
+        self.all.push((start..start + len, at));
+        Some(at..at + len)
+    }
+
+    /// Where these bytes of the file are due; they are of one piece.
+    fn positions(&self, file: &Range<u64>) -> Range<u64> {
+        let holds = |(positions, at): &&(Range<u64>, u64)| {
+            *at <= file.start && file.end - at <= positions.end - positions.start
+        };
+        let (positions, at) = self.all.iter().find(holds).expect("only what was asked for, and of one piece");
+        positions.start + file.start - at..positions.start + file.end - at
+    }
+
+    /// The first position from `at` on that stands for a byte.
+    fn next_position(&self, at: u64) -> u64 {
+        match self.all.iter().any(|(positions, _)| positions.contains(&at)) {
+            true => at,
+            false => at.next_multiple_of(SLOT),
+        }
+    }
+
+    fn is_all(&self, served: u64) -> bool {
+        self.all.last().is_none_or(|(positions, _)| positions.end == served)
+    }
+
+    fn open(&self, served: u64) -> usize {
+        self.all.iter().filter(|(positions, _)| positions.end > served).count()
+    }
+
+    fn delivered(&self, served: u64) -> u64 {
+        self.all
+            .iter()
+            .map(|(positions, _)| served.clamp(positions.start, positions.end) - positions.start)
+            .sum()
     }
 }
 
@@ -241,6 +307,7 @@ struct Rig {
     heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
     count: u64,
     random: u64,
+    pieces: Pieces,
     lost: Rc<Cell<usize>>,
     writing: Option<Buffer>,
     client_turn: u64,
@@ -277,8 +344,10 @@ impl Rig {
         };
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&case.seed.to_be_bytes());
-        let mut transfer =
-            Transfer::new(now, case.range.clone(), buffers, own, secret).expect("buffers and bytes");
+        let mut transfer = match case.pieces {
+            0 => Transfer::new(now, case.range.clone(), buffers, own, secret).expect("buffers and bytes"),
+            _ => Transfer::in_pieces(now, buffers, own, secret).expect("buffers"),
+        };
         let mut lanes = Vec::new();
         for (i, lane) in case.lanes.iter().enumerate() {
             let standing = match lane.trusted {
@@ -298,16 +367,14 @@ impl Rig {
                 conns: Default::default(),
             });
         }
-        lanes[0].conns[0].push_back(Answer {
-            rest: case.range.clone(),
-            asked: 0,
-            begun: true,
-            content: Content::default(),
-            places: None,
-        });
+        if case.pieces == 0 {
+            let (rest, content) = (case.range.clone(), Content::default());
+            lanes[0].conns[0].push_back(Answer { rest, asked: 0, begun: true, content, places: None });
+        }
         let mut rig = Rig {
             random: case.seed | 1,
-            served: case.range.start,
+            served: if case.pieces == 0 { case.range.start } else { 0 },
+            pieces: Pieces::new(&case),
             transfer,
             lanes,
             now: 0,
@@ -585,9 +652,13 @@ impl Rig {
         let places = answer.places.expect("places were asked for");
         let (sent, at) = (answer.asked, self.now.min(answer.asked + l.case.rtt).max(answer.asked));
         let head = HeadTimes { sent: Instant::from_micros(sent), at: Instant::from_micros(at) };
+        let pieces = &self.pieces;
         let sample = |place: Range<u64>| {
             let mut bytes = [0; 16];
-            bytes.iter_mut().zip(place.clone()).for_each(|(byte, at)| *byte = answer.content.byte(at));
+            bytes
+                .iter_mut()
+                .zip(pieces.positions(&place))
+                .for_each(|(byte, at)| *byte = answer.content.byte(at));
             Sample { at: place.start, bytes }
         };
         let samples: Vec<Sample> = places.iter().map(sample).collect();
@@ -619,11 +690,8 @@ impl Rig {
         match what {
             LaneDo::Request { conn, range } => {
                 assert!(lane != 0, "the original response is never asked for anything");
-                assert!(
-                    !range.is_empty()
-                        && self.case.range.start <= range.start
-                        && range.end <= self.case.range.end
-                );
+                assert!(!range.is_empty());
+                let range = self.pieces.positions(&range);
                 let answers = &mut self.lanes[lane].conns[conn as usize];
                 let last = answers.iter().rev().find(|answer| answer.places.is_none());
                 assert!(last.is_none_or(|last| last.rest.end <= range.start), "ascending");
@@ -647,7 +715,7 @@ impl Rig {
                 self.at(self.now + late, Event::Due(lane, turn));
             }
             LaneDo::Read { conn, mut slot, at, len, mark, by } => {
-                let next = self.served / SLOT;
+                let next = self.pieces.next_position(self.served) / SLOT;
                 assert!(at / SLOT < next + self.case.buffers as u64, "nothing is read beyond the window");
                 assert!(len > 0 && at % SLOT + u64::from(len) <= SLOT, "within one slot");
                 let answer = self.lanes[lane].conns[conn as usize].front().expect("only what was asked for");
@@ -673,7 +741,7 @@ impl Rig {
                 let mut end = 0;
                 for place in places.iter() {
                     assert!(place.start >= end && place.end - place.start <= 16 && !place.is_empty());
-                    assert!(self.case.range.start <= place.start && place.end <= self.case.range.end);
+                    self.pieces.positions(&place);
                     end = place.end;
                 }
                 assert!(self.lanes[lane].conns[conn as usize].len() < MAX_PIPELINE);
@@ -742,6 +810,7 @@ impl Rig {
         self.client_turn += 1;
         match what {
             ClientDo::Write { slot, start, len } => {
+                self.served = self.pieces.next_position(self.served);
                 let end = self.served + u64::from(len);
                 assert_eq!(slot.holds, self.served..end, "each byte once and in order");
                 assert_eq!(slot.content.variant, 0, "only what the own link has");
@@ -759,6 +828,15 @@ impl Rig {
                     rate => u64::from(len) * 1_000_000 / rate,
                 };
                 self.at(self.now + takes, Event::Written);
+                self.ask_for_more();
+            }
+            ClientDo::Wait(until) if self.pieces.is_all(self.served) && self.case.pieces > 0 => {
+                assert_eq!(until, None, "nothing is due");
+                self.stood_since = None;
+                match self.ask_for_more() {
+                    true => self.client(ClientEvent::Idle),
+                    false => self.client(ClientEvent::Gone),
+                }
             }
             ClientDo::Wait(until) => {
                 self.stood_since.get_or_insert(self.now);
@@ -774,6 +852,7 @@ impl Rig {
                 self.ended = Some((self.now, outcome));
                 match outcome {
                     Outcome::Complete => assert_eq!(self.served, self.case.range.end),
+                    Outcome::ClientGone if self.pieces.is_all(self.served) && self.case.pieces > 0 => {}
                     Outcome::ClientGone => assert!(self.case.hangs_up.is_some_and(|at| at <= self.now)),
                     Outcome::NoLaneLeft(_) => {
                         for lane in 0..self.lanes.len() {
@@ -787,6 +866,19 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// As many pieces as may be asked for at a time; whether there was one more.
+    fn ask_for_more(&mut self) -> bool {
+        let mut any = false;
+        while self.pieces.open(self.served) < self.case.pieces {
+            let (draw, at) = (self.dice(), Instant::from_micros(self.now));
+            let Some(file) = self.pieces.next(draw) else { break };
+            let wake = self.transfer.add_piece(at, file).expect("no more than were agreed on");
+            self.wake(wake);
+            any = true;
+        }
+        any
     }
 
     fn wake(&mut self, wake: Wake) {
@@ -814,7 +906,7 @@ impl Rig {
             window_used: self.transfer.window_used(),
             requests: self.requests.clone(),
             cut_at: self.cut_at,
-            delivered: self.served - self.case.range.start,
+            delivered: self.pieces.delivered(self.served),
             places: self.places.clone(),
         }
     }
