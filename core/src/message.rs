@@ -17,6 +17,7 @@ use crate::http::validator::NoValidator;
 pub mod chunk;
 pub mod drop;
 pub mod feedback;
+pub mod first;
 pub mod hello;
 pub mod init;
 pub mod reason;

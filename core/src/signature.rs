@@ -5,7 +5,7 @@
 //!
 //! | message | label | algorithm, key | covered components, in this order | parameters |
 //! |---|---|---|---|---|
-//! | INIT | `init` | `ed25519`, the coordinator's | `"@method" "@authority" "@path"`, every field: `"content-length" "bamqp-session" "bamqp-target" "bamqp-size"`, `"etag"` or `"last-modified"`, `"bamqp-hops" "bamqp-recipient"`, and `"user-agent" "accept"` if the client sent them | `nonce` = the challenge, `keyid`, `alg`, `tag` |
+//! | INIT | `init` | `ed25519`, the coordinator's | `"@method" "@authority" "@path"`, every field: `"content-length" "bamqp-session" "bamqp-target" "bamqp-size"`, `"etag"` or `"last-modified"`, `"bamqp-hops" "bamqp-recipient"`, with hops the five `"bamqp-first-…"`, and `"user-agent" "accept"` if the client sent them | `nonce` = the challenge, `keyid`, `alg`, `tag` |
 //! | INIT | `mac` | `hmac-sha256`, session key | the same, `"signature-input";key="init" "signature";key="init"` | `keyid`, `alg`, `tag` |
 //! | CHUNK | `mac` | `hmac-sha256`, session key | `"@method" "@authority" "@path"`, every field: `"bamqp-session" "range" "bamqp-sequence"` | as above |
 //! | DROP, FEEDBACK | `mac` | `hmac-sha256`, session key | `"@method" "@authority" "@path"`, every field | as above |
@@ -23,6 +23,7 @@
 //! would differ about an `ed25519` signature (RFC 8032 section 5.1.7) it is refused.
 
 mod base;
+mod first;
 mod sign;
 mod subgroup;
 mod terms;
@@ -34,6 +35,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::base64;
+use crate::channel::Challenge;
 use crate::http::fields::Fields;
 use crate::http::request::Request;
 use crate::http::response::Response;
@@ -41,6 +43,7 @@ use crate::message::Fingerprint;
 
 pub use self::base::is_signable;
 use self::base::{member, write_base};
+pub use self::first::{FIRST_BUFFER_BYTES, first_of, verify_first};
 pub use self::sign::SignError;
 pub(crate) use self::sign::{sign_ed25519, sign_hmac};
 pub(crate) use self::subgroup::is_in_group;

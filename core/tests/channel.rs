@@ -64,6 +64,7 @@ fn init(recipient: Fingerprint, target: &str) -> Init<'_> {
         validator: tag(),
         hops: 0,
         recipient,
+        first: None,
         user_agent: Some(b"curl/8"),
         accept: Some(b"*/*"),
     }
@@ -215,7 +216,7 @@ fn a_forged_init_costs_no_ed25519_operation() {
         ("a.example/f", "a.example/g"),
         ("BAMQP-Size: 12345", "BAMQP-Size: 12346"),
         ("\"v\"", "\"w\""),
-        ("BAMQP-Hops: 0", "BAMQP-Hops: 1"),
+        ("BAMQP-Hops: 0", "BAMQP-Hops: 00"),
         ("curl/8", "curl/9"),
         ("*/*", "*/x"),
         ("init=:5", "init=:6"),

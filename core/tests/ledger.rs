@@ -172,7 +172,7 @@ fn init(head: &[u8]) -> InitEvent<'_> {
 
 #[test]
 fn an_init_entry_tells_what_was_signed() {
-    let check = |event: &InitEvent<'_>| evidence::check(event, owner(), &mut [0; MAX_PEER_HEAD_BYTES]);
+    let check = |event: &InitEvent<'_>| evidence::check(event, owner(), &mut [0; evidence::BUFFER_BYTES]);
     let good = init(HEAD.as_bytes());
     // The first part of its nonce.
     assert_eq!(check(&good), Ok(Hash(core::array::from_fn(|i| i as u8))));
@@ -180,7 +180,7 @@ fn an_init_entry_tells_what_was_signed() {
     let good = InitEvent { head: Text::escaped(escaped.as_bytes()).unwrap(), ..good };
     assert!(check(&good).is_ok());
 
-    let other = evidence::check(&good, Fingerprint([0; 16]), &mut [0; MAX_PEER_HEAD_BYTES]);
+    let other = evidence::check(&good, Fingerprint([0; 16]), &mut [0; evidence::BUFFER_BYTES]);
     assert_eq!(other, Err(Mismatch::Recipient(owner())));
     let bad = InitEvent { session: SessionId([2; 16]), ..good.clone() };
     assert_eq!(check(&bad), Err(Mismatch::Field("session")));
@@ -244,7 +244,7 @@ fn every_altered_byte_of_a_signed_init_is_found() {
     for at in (0..end_of_signature).filter(|at| *at != minor) {
         let mut head = HEAD.as_bytes().to_vec();
         head[at] ^= 1;
-        let checked = evidence::check(&init(&head), owner(), &mut [0; MAX_PEER_HEAD_BYTES]);
+        let checked = evidence::check(&init(&head), owner(), &mut [0; evidence::BUFFER_BYTES]);
         assert!(checked.is_err(), "byte {at}: {}", head.escape_ascii());
     }
 }

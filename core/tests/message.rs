@@ -50,6 +50,7 @@ fn init(target: &str) -> Init<'_> {
         validator: tag(),
         hops: 0,
         recipient: Fingerprint([0xab; 16]),
+        first: None,
         user_agent: Some(b"curl/8"),
         accept: Some(b"*/*"),
     }
@@ -332,7 +333,7 @@ proptest! {
     fn reading_never_panics(
         line in "(GET|POST) /(INIT|CHUNK|DROP|HELLO)",
         fields in prop::collection::vec(
-            "(BAMQP-(Session|Target|Size|Hops|Recipient|Reason|Served|Bytes|Quality|Key|Bandwidth|Load|Hold)|Range|ETag|Retry-After): [ -~]{0,40}",
+            "(BAMQP-(Session|Target|Size|Hops|First-(Key|Recipient|Host|Challenge|Signature)|Recipient|Reason|Served|Bytes|Quality|Key|Bandwidth|Load|Hold)|Range|ETag|Retry-After): [ -~]{0,40}",
             0..12,
         ),
     ) {

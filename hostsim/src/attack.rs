@@ -146,6 +146,7 @@ fn impersonate(street: &Neighbourhood, router: usize) -> Result<u64, String> {
             validator: Validator::entity_tag(b"\"v\"").map_err(|error| error.to_string())?,
             hops: 0,
             recipient: victim.fingerprint,
+            first: None,
             user_agent: None,
             accept: None,
         };

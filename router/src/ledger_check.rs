@@ -176,7 +176,7 @@ pub fn check(files: &[PathBuf], against: &[PathBuf]) -> Result<Report, Problem> 
     let mut entries = HashMap::new();
     let mut inits = HashMap::new();
     let mut begun = (0, 0);
-    let mut buffer = vec![0; MAX_LEDGER_TEXT_BYTES];
+    let mut buffer = vec![0; evidence::BUFFER_BYTES];
     read_chain(files, |_, entry, hash| {
         if report.last == 0 {
             report.first = entry.sequence;

@@ -394,6 +394,7 @@ mod tests {
             validator: Validator::entity_tag(b"\"v\"").unwrap(),
             hops: 0,
             recipient: us.fingerprint(),
+            first: None,
             user_agent: None,
             accept: None,
         };

@@ -209,6 +209,7 @@ fn signed_init(challenge: Option<Challenge>) -> Vec<u8> {
         validator: Validator::entity_tag(b"\"v\"").unwrap(),
         hops: 0,
         recipient: other.fingerprint(),
+        first: None,
         user_agent: None,
         accept: None,
     };

@@ -62,7 +62,7 @@ fn a_forged_init_costs_no_ed25519_operation_and_a_session_one() {
         ("BAMQP-Session: 01", "BAMQP-Session: 02"),
         ("ETag: \"v\"", "ETag: \"w\""),
         ("User-Agent: test/1", "User-Agent: test/2"),
-        ("BAMQP-Hops: 0", "BAMQP-Hops: 1"),
+        ("BAMQP-Hops: 0", "BAMQP-Hops: 00"),
         ("Host: peer", "Host: rear"),
         ("Signature: init=:", "Signature: init=:AAAA"),
     ] {

@@ -6,8 +6,12 @@ use core::fmt;
 use super::{Hash, InitEvent};
 use crate::channel::Challenge;
 use crate::http::request::Request;
+use crate::limits::MAX_LEDGER_TEXT_BYTES;
 use crate::message::{Fingerprint, PeerRequest};
-use crate::signature::{Message, SignatureError, parameter, verify_init};
+use crate::signature::{FIRST_BUFFER_BYTES, Message, SignatureError, parameter, verify_first, verify_init};
+
+/// Bytes of buffer that [`check`] takes.
+pub const BUFFER_BYTES: usize = MAX_LEDGER_TEXT_BYTES + FIRST_BUFFER_BYTES;
 
 /// Why an INIT entry proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub enum Mismatch {
     Field(&'static str),
     /// The coordinator did not sign it.
     Signature(SignatureError),
+    /// It was passed on, and the first coordinator did not sign it.
+    First(SignatureError),
 }
 
 impl fmt::Display for Mismatch {
@@ -32,6 +38,9 @@ impl fmt::Display for Mismatch {
             Mismatch::Form => f.write_str("its head is not plain: tools could read it differently"),
             Mismatch::Field(name) => write!(f, "its {name} is not the one that was signed"),
             Mismatch::Signature(error) => write!(f, "its signature does not prove it: {error}"),
+            Mismatch::First(error) => {
+                write!(f, "the first coordinator's signature does not prove it: {error}")
+            }
         }
     }
 }
@@ -40,11 +49,12 @@ impl core::error::Error for Mismatch {}
 
 /// Checks an INIT in the ledger of router `owner`; the head of that ledger that it countersigned.
 ///
-/// `buffer` is lent for the message's head.
+/// `buffer`, of [`BUFFER_BYTES`], is lent for the message's head and for the first coordinator's.
 ///
 /// # Errors
 /// What does not match.
 pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Result<Hash, Mismatch> {
+    let (buffer, room) = buffer.split_at_mut_checked(MAX_LEDGER_TEXT_BYTES).ok_or(Mismatch::NotAnInit)?;
     let head = event.head.copy_to(buffer).ok_or(Mismatch::NotAnInit)?;
     let Ok(Some((request, length))) = Request::parse(head) else { return Err(Mismatch::NotAnInit) };
     let init = match PeerRequest::parse(&request) {
@@ -67,6 +77,9 @@ pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Re
         return Err(Mismatch::Field("uri"));
     }
     verify_init(&request, &event.key).map_err(Mismatch::Signature)?;
+    if init.first.is_some() {
+        verify_first(&init, room).map_err(Mismatch::First)?;
+    }
     countersigned(&request).map_err(Mismatch::Signature)
 }
 

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::first::First;
 use super::reason::DeclineReason;
 use super::{Fingerprint, MessageError, SessionId, optional, parsed, required, required_number, retry_after};
 use crate::http::fields::Fields;
@@ -26,6 +27,8 @@ pub struct Init<'b> {
     pub hops: u8,
     /// The peer that is meant.
     pub recipient: Fingerprint,
+    /// The first coordinator's word, if the session has passed a router.
+    pub first: Option<First<'b>>,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'b [u8]>,
     /// The client's `Accept`.
@@ -44,6 +47,9 @@ impl<'b> Init<'b> {
             .field(self.validator.field_name(), self.validator.value())
             .field_args("BAMQP-Hops", format_args!("{}", self.hops))
             .field_args("BAMQP-Recipient", format_args!("{}", self.recipient));
+        if let Some(first) = &self.first {
+            first.write(head);
+        }
         if let Some(value) = self.user_agent {
             head.field("User-Agent", value);
         }
@@ -57,13 +63,15 @@ impl<'b> Init<'b> {
         if size == 0 {
             return Err(MessageError::Malformed("BAMQP-Size"));
         }
+        let hops = required_number(fields, "BAMQP-Hops")?;
         Ok(Init {
             session: parsed(fields, "BAMQP-Session")?,
             target: target(fields)?,
             size,
             validator: Validator::of_message(fields).map_err(MessageError::Validator)?,
-            hops: required_number(fields, "BAMQP-Hops")?,
+            hops,
             recipient: parsed(fields, "BAMQP-Recipient")?,
+            first: First::parse(fields, hops)?,
             user_agent: fields.get("User-Agent"),
             accept: fields.get("Accept"),
         })

@@ -20,16 +20,19 @@ pub enum DeclineReason {
     RefusedTarget,
     /// This coordinator has had its share.
     Quota,
+    /// The session has passed as many routers as it may.
+    TooManyHops,
 }
 
 impl DeclineReason {
     /// All of them.
-    pub const ALL: [DeclineReason; 5] = [
+    pub const ALL: [DeclineReason; 6] = [
         DeclineReason::Busy,
         DeclineReason::Untrusted,
         DeclineReason::DuplicateSession,
         DeclineReason::RefusedTarget,
         DeclineReason::Quota,
+        DeclineReason::TooManyHops,
     ];
 
     /// Its place in [`DeclineReason::ALL`], for counting.
@@ -44,6 +47,7 @@ impl DeclineReason {
             DeclineReason::Untrusted | DeclineReason::RefusedTarget => 403,
             DeclineReason::DuplicateSession => 409,
             DeclineReason::Quota => 429,
+            DeclineReason::TooManyHops => 508,
         }
     }
 }
@@ -56,6 +60,7 @@ impl fmt::Display for DeclineReason {
             DeclineReason::DuplicateSession => "duplicate-session",
             DeclineReason::RefusedTarget => "refused-target",
             DeclineReason::Quota => "quota",
+            DeclineReason::TooManyHops => "too-many-hops",
         })
     }
 }

@@ -64,10 +64,11 @@ pub(crate) fn sign_ed25519(
 }
 
 /// Makes the signature of a message under this `Signature-Input`; it may use the room that it is given.
-type Make<'m, const N: usize> =
+pub(super) type Make<'m, const N: usize> =
     &'m mut dyn FnMut(&Message<'_, '_>, &str, &mut [u8]) -> Result<[u8; N], SignError>;
 
-fn append<const N: usize>(
+/// Adds the two lines of one signature to the complete head of `length` bytes; how long it is then, and the signature.
+pub(super) fn append<const N: usize>(
     buffer: &mut [u8],
     length: usize,
     to: Option<Mac>,

@@ -152,6 +152,7 @@ pub(super) fn init(
         validator: file.validator.clone(),
         hops: 0,
         recipient: entry.key,
+        first: None,
         user_agent: told_to_peers(file.user_agent.as_deref()),
         accept: told_to_peers(file.accept.as_deref()),
     };

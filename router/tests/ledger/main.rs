@@ -102,6 +102,7 @@ fn init_head(session: u8, log_head: [u8; 32]) -> Vec<u8> {
         validator: Validator::entity_tag(b"\"a\\b\"").unwrap(),
         hops: 0,
         recipient: owner().fingerprint(),
+        first: None,
         user_agent: Some(b"test\\1"),
         accept: None,
     };

@@ -319,6 +319,7 @@ impl Line {
     pub fn init_to(
         &mut self,
         recipient: Fingerprint,
+        first: None,
         session: SessionId,
         uri: &str,
         size: u64,
@@ -344,6 +345,7 @@ impl Line {
     pub fn signed_init(
         &mut self,
         recipient: Fingerprint,
+        first: None,
         session: SessionId,
         uri: &str,
         size: u64,
@@ -359,6 +361,7 @@ impl Line {
             validator: Validator::entity_tag(b"\"v\"").unwrap(),
             hops: 0,
             recipient,
+            first: None,
             user_agent: Some(b"test/1"),
             accept: None,
         };
