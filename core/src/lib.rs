@@ -8,6 +8,7 @@ pub mod base64;
 pub mod channel;
 pub mod decide;
 pub mod discover;
+pub mod hops;
 pub mod http;
 mod lane;
 pub mod layout;

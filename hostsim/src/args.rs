@@ -9,6 +9,7 @@ use pico_args::Arguments;
 
 use crate::attack::Attack;
 use crate::fault::{Fault, decimal, router_name, variant_of};
+use crate::topology::Topology;
 
 /// Most links of one run: the routers are named A to Z.
 pub const MAX_LINKS: usize = 26;
@@ -46,6 +47,8 @@ the file over the first link alone, then pooled over all of them, and compares. 
                     impersonate:N        somebody asks peer N in the coordinator's name
                     forge-log:N          peer N's owner alters its log afterwards
                   N: 0 or A is the own link, 1 or B the first peer; T: 1.5s, 300ms; F: 0.1
+  --topology T    who hears whom: mesh, star (the others hear only A), chain (A hears only B,
+                  B everybody), or a file with two routers on each line, e.g. A B   [mesh]
   --trusted       the peers have three clean sessions behind them: they are checked lightly
   --seed N        number that the file's bytes and the keys follow from              [random]
   --json          the result as one JSON object on the last line
@@ -89,8 +92,10 @@ pub struct Options {
     pub window: Option<u32>,
     /// Print the JSON object.
     pub json: bool,
-    /// The coordinator trusts its peers from the start.
+    /// All routers trust their peers from the start.
     pub trusted: bool,
+    /// Who hears whom.
+    pub topology: Topology,
 }
 
 impl Options {
@@ -115,6 +120,7 @@ impl Options {
         let file = value("--file", "expected the path of a file")?.map(PathBuf::from);
         let window = value("--window", WINDOW)?;
         let seed = value("--seed", SEED)?;
+        let topology = value("--topology", Topology::FORMS)?;
         let json = args.contains("--json");
         let trusted = args.contains("--trusted");
         nothing_left(args.finish())?;
@@ -172,7 +178,17 @@ impl Options {
             attack.ok_or_else(|| no_router(text, 1))
         });
         let attacks = attacks.collect::<Result<_, _>>()?;
-        Ok(Options { links, size, file, faults, attacks, seed, window, json, trusted })
+        let topology = topology.map_or(Ok(Topology::Mesh), |text| {
+            let topology = Topology::read(&text).map_err(|error| format!("--topology {text}: {error}"))?;
+            match topology.beyond(links.len()) {
+                None => Ok(topology),
+                Some(router) => {
+                    let (name, last) = (router_name(router), router_name(links.len() - 1));
+                    Err(format!("--topology {text}: there is no router {name}, expected A to {last}"))
+                }
+            }
+        })?;
+        Ok(Options { links, size, file, faults, attacks, seed, window, json, trusted, topology })
     }
 }
 

@@ -6,7 +6,7 @@ use bamqp_router::status::{LaneReport, SessionReport};
 
 use crate::args::Options;
 use crate::fault::{Fault, router_name, variant_of};
-use crate::report::Again;
+use crate::report::{Again, Lane};
 
 /// What the coordinator says of a liar when it is to be picked again.
 const BARRED: &str = "not asked: barred (lie)";
@@ -43,6 +43,20 @@ pub fn judge(
                 wrong.extend(judge_origin(&others, peers, session));
             }
         }
+    }
+    wrong
+}
+
+/// A router helps one other at a time with one download, so that no link is promised twice. `sessions` are the lanes of each
+/// router that has split the work.
+pub fn judge_helpers(sessions: impl Iterator<Item = Vec<Lane>>) -> Vec<String> {
+    let mut helped = Vec::new();
+    let mut wrong = Vec::new();
+    for lane in sessions.flatten().filter(|lane| lane.bytes > 0 && !lane.name.contains(' ')) {
+        if helped.contains(&lane.name) {
+            wrong.push(format!("{} has worked for two routers in one download", lane.name));
+        }
+        helped.push(lane.name);
     }
     wrong
 }

@@ -5,6 +5,7 @@
 //! args ─▶ run ─▶ neighbourhood ─▶ router's Daemon, one per house
 //!          │          └─▶ origin ─▶ answer (what HTTP says)
 //!          │                 └─▶ paced ─▶ flow (TCP's start) ─▶ link (rate, delay, queue)
+//!          ├─▶ topology (who hears whom)
 //!          ├─▶ fault (what goes wrong, and when)
 //!          ├─▶ judge (who had to be found out)
 //!          ├─▶ client (the household's program), progress
@@ -26,3 +27,4 @@ mod paced;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod topology;

@@ -172,14 +172,14 @@ impl Neighbourhood {
         Ok(())
     }
 
-    /// Has the coordinator, before it starts, remember that all others have served well in three sessions.
-    pub fn trust_all(&self) -> Result<(), String> {
-        let config = self.config(0, 1..self.links.len())?;
+    /// Has router `number`, before it starts, remember that all others have served well in three sessions.
+    pub fn trust_all(&self, number: usize) -> Result<(), String> {
+        let config = self.config(number, 0..self.links.len())?;
         std::fs::create_dir_all(&config.state_dir)
             .map_err(|error| format!("{}: {error}", config.state_dir.display()))?;
         let store = TrustStore::open(&config);
         let served = Conduct { requests: 8, bytes: 8 << 20, ..Conduct::default() };
-        for key in self.keys.iter().skip(1).map(KeyPair::fingerprint) {
+        for key in self.keys.iter().map(KeyPair::fingerprint) {
             (0..PROBATION).for_each(|_| store.add(key, &served, None));
         }
         store.close();
@@ -246,9 +246,9 @@ impl Neighbourhood {
         }
     }
 
-    /// What the coordinator tells of its sessions; none while it does not run.
-    pub fn sessions(&self) -> Vec<SessionReport> {
-        self.daemons().first().and_then(Option::as_ref).map(Daemon::sessions).unwrap_or_default()
+    /// What router `number` tells of its sessions; none while it does not run.
+    pub fn sessions(&self, number: usize) -> Vec<SessionReport> {
+        self.daemons().get(number).and_then(Option::as_ref).map(Daemon::sessions).unwrap_or_default()
     }
 
     /// Makes a timed fault happen.

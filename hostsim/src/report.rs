@@ -73,10 +73,21 @@ pub struct Report {
     pub faults_injected: u64,
     /// In the order of the links.
     pub lanes: Vec<Lane>,
+    /// The routers that have passed work on.
+    pub passed_on: Vec<PassedOn>,
     /// A second pooled download, after somebody was found out.
     pub again: Option<Again>,
     /// Who should have been found out and was not, or was and should not: a line each.
     pub wrong: Vec<String>,
+}
+
+/// What a router had its own peers do.
+#[derive(Clone, Debug)]
+pub struct PassedOn {
+    /// Which.
+    pub router: String,
+    /// Its own link, and those peers.
+    pub lanes: Vec<Lane>,
 }
 
 /// The second pooled download.
@@ -153,10 +164,12 @@ impl Report {
             Some(outcome) => format!("{:<11}{outcome}", "pooling"),
             None => format!("{:<11}none: the download was relayed", "pooling"),
         });
-        if !self.lanes.is_empty() {
-            let total = self.lanes.iter().map(|lane| lane.bytes).sum::<u64>().max(1) as f64;
+        let tables = core::iter::once(("lane".to_owned(), &self.lanes));
+        let passed_on = self.passed_on.iter().map(|by| (format!("passed by {}", by.router), &by.lanes));
+        for (name, lanes) in tables.chain(passed_on).filter(|(_, lanes)| !lanes.is_empty()) {
+            let total = lanes.iter().map(|lane| lane.bytes).sum::<u64>().max(1) as f64;
             let head = [
-                "lane",
+                name.as_str(),
                 "payload",
                 "share",
                 "requests",
@@ -171,7 +184,7 @@ impl Report {
                 "{:<11}{:>12}{:>7}{:>10}{:>10}{:>10}{:>12}{:>11}{:>11}  {}",
                 head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9]
             ));
-            for lane in &self.lanes {
+            for lane in lanes {
                 line(format!(
                     "{:<11}{:>12}{:>5.0} %{:>10}{:>10}{:>10}{:>12}{:>11}{:>11}  {}",
                     lane.name,
@@ -224,6 +237,8 @@ impl Report {
         field("check_cost", format!("{:.4}", self.check_cost()));
         let lanes: Vec<String> = self.lanes.iter().map(lane_json).collect();
         field("lanes", format!("[{}]", lanes.join(",")));
+        let passed_on: Vec<String> = self.passed_on.iter().map(passed_on_json).collect();
+        field("passed_on", format!("[{}]", passed_on.join(",")));
         field("again", self.again.as_ref().map_or("null".into(), again_json));
         let wrong: Vec<String> = self.wrong.iter().map(|wrong| quoted(wrong)).collect();
         field("wrong", format!("[{}]", wrong.join(",")));
@@ -243,6 +258,11 @@ fn lane_json(lane: &Lane) -> String {
         lane.checked,
         lane.verdict.as_deref().map_or("null".into(), quoted)
     )
+}
+
+fn passed_on_json(by: &PassedOn) -> String {
+    let lanes: Vec<String> = by.lanes.iter().map(lane_json).collect();
+    format!("{{\"router\":{},\"lanes\":[{}]}}", quoted(&by.router), lanes.join(","))
 }
 
 fn again_json(again: &Again) -> String {
@@ -331,6 +351,7 @@ mod tests {
             faults: vec![("kill:B@1s".into(), true)],
             faults_injected: 1,
             lanes: vec![lane("A", 600_000), lane("\"B\"", 400_000)],
+            passed_on: Vec::new(),
             again: None,
             wrong: Vec::new(),
         }
@@ -346,7 +367,7 @@ mod tests {
              {\"name\":\"A\",\"bytes\":600000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
              \"checked\":500,\"verdict\":null},\
              {\"name\":\"\\\"B\\\"\",\"bytes\":400000,\"requests\":12,\"timeouts\":1,\"violations\":0,\
-             \"checked\":500,\"verdict\":null}],\"again\":null,\"wrong\":[]}"
+             \"checked\":500,\"verdict\":null}],\"passed_on\":[],\"again\":null,\"wrong\":[]}"
         );
     }
 

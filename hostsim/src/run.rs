@@ -16,10 +16,10 @@ use crate::args::{HELP, LinkOptions, MAX_SIZE, Options};
 use crate::attack;
 use crate::client::{self, Download, End};
 use crate::fault::{Fault, Injector, router_name};
-use crate::judge::judge;
+use crate::judge::{judge, judge_helpers};
 use crate::neighbourhood::{Neighbourhood, generate};
 use crate::progress::{self, LaneLine};
-use crate::report::{Again, Lane, Phase, Report, mbits, size};
+use crate::report::{Again, Lane, PassedOn, Phase, Report, mbits, size};
 
 /// How long the routers may get to know each other before the client comes.
 const GREETING: Duration = Duration::from_millis(300);
@@ -82,15 +82,13 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         client::download(street.proxy(), &street.url("own"), &versions, progress)
     });
     street.stop_router(0);
-    if options.trusted {
-        street.trust_all()?;
-    }
-
     let routers = options.links.len();
-    for peer in 1..routers {
-        street.start_router(peer, (0..routers).filter(|other| *other != peer))?;
+    for router in (0..routers).rev() {
+        if options.trusted {
+            street.trust_all(router)?;
+        }
+        street.start_router(router, options.topology.heard_by(router, routers))?;
     }
-    street.start_router(0, 1..routers)?;
     thread::sleep(GREETING);
     street.origin().set_rules(street.rules(&options.faults));
     let injector = {
@@ -128,7 +126,11 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
                 .map(|(attack, tries)| (format!("{attack}, {tries} tries, each found out"), *tries > 0)),
         );
     let done = |fault: &Fault| street.done(fault) > 0;
-    let wrong = judge(options, done, session.as_ref(), again.as_ref());
+    let passed_on: Vec<PassedOn> = (1..routers).filter_map(|router| passed_on(&street, router)).collect();
+    let mut wrong = judge(options, done, session.as_ref(), again.as_ref());
+    wrong.extend(judge_helpers(
+        session.iter().map(|session| lanes(session, 0)).chain(passed_on.iter().map(|by| by.lanes.clone())),
+    ));
     Ok(Report {
         seed,
         size: total,
@@ -141,7 +143,8 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         faults_injected: happened.len() as u64
             + street.origin().misbehaved()
             + repelled.iter().map(|(_, tries)| tries).sum::<u64>(),
-        lanes: session.map_or_else(Vec::new, |session| lanes(&session)),
+        lanes: session.map_or_else(Vec::new, |session| lanes(&session, 0)),
+        passed_on,
         again: again.map(|(again, _)| again),
         wrong,
     })
@@ -155,7 +158,8 @@ fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
         format!("{}{own} {} {rtt} ms", router_name(number), mbits(link.mbits * 1e6))
     };
     let links: Vec<String> = options.links.iter().enumerate().map(link).collect();
-    eprintln!("{} over {} (seed {seed}, {})", size(total), links.join(", "), street.network());
+    let (topology, network) = (&options.topology, street.network());
+    eprintln!("{} over {} ({topology}, seed {seed}, {network})", size(total), links.join(", "));
     let faults = options.faults.iter().map(Fault::to_string);
     let faults: Vec<String> = faults.chain(options.attacks.iter().map(|attack| attack.to_string())).collect();
     if !faults.is_empty() {
@@ -166,7 +170,7 @@ fn introduce(options: &Options, street: &Neighbourhood, seed: u64, total: u64) {
 /// The session of the download of this name, if it is pooled.
 fn session(street: &Neighbourhood, name: &str) -> Option<SessionReport> {
     let url = street.url(name);
-    street.sessions().into_iter().find(|session| session.target == url)
+    street.sessions(0).into_iter().find(|session| session.target == url)
 }
 
 /// The session of the download of this name once it has ended: its counters are final then, and what follows for trust is
@@ -200,10 +204,19 @@ fn is_own(lane: &str) -> bool {
     lane == "original" || lane == "own"
 }
 
-fn lanes(session: &SessionReport) -> Vec<Lane> {
+/// What router `number` had its own peers do of the pooled download.
+fn passed_on(street: &Neighbourhood, number: usize) -> Option<PassedOn> {
+    let url = street.url("pooled");
+    let is_it = |session: &SessionReport| session.target == url && session.coordinator.is_some();
+    let session = street.sessions(number).into_iter().rfind(is_it)?;
+    let lanes = lanes(&session, number).into_iter().filter(|lane| !lane.name.ends_with("original"));
+    Some(PassedOn { router: router_name(number), lanes: lanes.collect() })
+}
+
+fn lanes(session: &SessionReport, router: usize) -> Vec<Lane> {
     let lane = |lane: &bamqp_router::status::LaneReport| Lane {
         name: if is_own(&lane.name) {
-            format!("{} {}", router_name(0), lane.name)
+            format!("{} {}", router_name(router), lane.name)
         } else {
             lane.name.clone()
         },

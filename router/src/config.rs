@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bamqp_core::address::Network;
 use bamqp_core::announce::Name;
+use bamqp_core::hops::DEFAULT_MAX_HOPS;
 use bamqp_core::limits::SLOT_BYTES;
 
 use crate::discover;
@@ -78,6 +79,9 @@ pub struct Config {
     pub max_sessions: Option<u16>,
     /// Most downloads of other routers that this one works for at a time. Default: 8, or fewer.
     pub max_peer_sessions: Option<u16>,
+    /// How many routers away from a coordinator work may be done: with 1 only for those whose clients wait, with 2 also for
+    /// their peers' peers, so that our own peers are asked to help. 1 to 8. Default: 2.
+    pub max_hops: u8,
     /// The other routers.
     pub peers: Vec<Peer>,
 }
@@ -132,6 +136,7 @@ impl Default for Config {
             max_clients: None,
             max_sessions: None,
             max_peer_sessions: None,
+            max_hops: DEFAULT_MAX_HOPS,
             peers: Vec::new(),
         }
     }
@@ -298,7 +303,7 @@ const PORT: &str = "a port from 1 to 65535";
 const ABSOLUTE: &str = "a path that starts with /";
 const COUNT: &str = "a number from 1 to 1000";
 const MAIN_OPTIONS: &str = "enabled, listen, transparent, transparent_listen, peer_listen, discover, discover_port, name, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
-     allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions";
+     allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions, max_hops";
 const PEER_OPTIONS: &str = "address, public_key";
 
 fn parse(text: &str) -> Result<Config, Complaint> {
@@ -388,6 +393,7 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     config.max_clients = s.one("max_clients", COUNT, count)?;
     config.max_sessions = s.one("max_sessions", COUNT, count)?;
     config.max_peer_sessions = s.one("max_peer_sessions", COUNT, count)?;
+    set(&mut config.max_hops, s.one("max_hops", "a number from 1 to 8", hops)?);
     section.finish(MAIN_OPTIONS)
 }
 
@@ -456,6 +462,10 @@ fn window(text: &str) -> Option<u32> {
 
 fn port(text: &str) -> Option<u16> {
     number(text, &[])?.try_into().ok().filter(|port| *port > 0)
+}
+
+fn hops(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|hops| (1..=8).contains(hops))
 }
 
 fn count(text: &str) -> Option<u16> {

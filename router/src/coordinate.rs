@@ -30,14 +30,14 @@ use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::origin_memory::INCONSISTENT_FOR;
 use crate::relay::{self, Pump, RelayError};
 use crate::serve::HOLD_BYTES;
-use crate::session::{Session, Slot};
+use crate::session::{Session, Slot, Work};
 
 /// How long a client may take nothing at all before it counts as gone.
 const CLIENT_PATIENCE: Duration = relay::IDLE;
 
 /// What the own link is believed to carry before anything was measured, in bytes per second. Too high a guess only
 /// lets the original response go on alone for a little longer.
-const UNKNOWN_RATE: u64 = 2_000_000;
+pub const UNKNOWN_RATE: u64 = 2_000_000;
 
 /// How long peers take to begin: INIT, and their connection to the origin.
 const START_UP: Span = Span::from_millis(100);
@@ -109,7 +109,6 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
     let outcome = serve_client(&session, job.client, digest);
-    remember(shared, &session);
     if session.is_origin_inconsistent() {
         log::warn!(
             "{}: serves different bytes under one validator, and is not pooled for now",
@@ -118,8 +117,7 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         let now = std::time::Instant::now();
         shared.origins.avoid(&job.uri.authority().to_string(), job.origin_address, now, INCONSISTENT_FOR);
     }
-    log_session(shared, &session);
-    shared.sessions.end(&session);
+    close(shared, &session);
     log::info!("session {}: {outcome:?}", session.id);
     match outcome? {
         Outcome::Complete => Ok(Done { origin_reusable: false }),
@@ -197,7 +195,7 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     if helpers.is_empty() || !shared.sessions.has_room(shared.budget.counts.sessions.into()) {
         return None;
     }
-    let session = Session::new(id, file, range.clone(), window, own, helpers)
+    let session = Session::new(id, file, Work::Response(range.clone()), window, own, helpers)
         .inspect_err(|error| log::warn!("no session, the own link goes on alone: {error}"))
         .ok()
         .filter(|session| !session.helpers.is_empty())?;
@@ -215,10 +213,22 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
         return None;
     }
     start(shared, &session, LaneId::OWN, Link::Own(source));
-    for (place, helper) in session.helpers.iter().enumerate() {
-        start(shared, &session, LaneId::from_index(place + 2), Link::Peer(helper.peer));
-    }
+    start_peers(shared, &session);
     Some(session)
+}
+
+/// Starts the threads of a session's peers.
+pub fn start_peers(shared: &Arc<Shared>, session: &Arc<Session>) {
+    for (place, helper) in session.helpers.iter().enumerate() {
+        start(shared, session, LaneId::from_index(place + 2), Link::Peer(helper.peer));
+    }
+}
+
+/// The session is over: its peers' trust records, the log and status are told.
+pub fn close(shared: &Shared, session: &Arc<Session>) {
+    remember(shared, session);
+    log_session(shared, session);
+    shared.sessions.end(session);
 }
 
 /// The session is over: what its peers did goes into their trust records.
@@ -243,7 +253,7 @@ fn log_session(shared: &Shared, session: &Session) {
 }
 
 /// Starts a lane's thread. A lane that gets none is out; the others make up for it.
-fn start(shared: &Arc<Shared>, session: &Arc<Session>, id: LaneId, link: Link) -> bool {
+pub fn start(shared: &Arc<Shared>, session: &Arc<Session>, id: LaneId, link: Link) -> bool {
     let lane = Lane::new(shared.clone(), session.clone(), id, link);
     let started = shared.live.spawn("lane", move || lane.run());
     if let Err(error) = &started {

@@ -263,6 +263,7 @@ impl Daemon {
             listeners_changed: Waker::new().map_err(StartError::System)?,
             changing: Mutex::new(()),
         });
+        shared.serve.belong_to(&hub);
         // From here on dropping it stops what runs.
         let mut daemon = Self { hub, stop, control, acceptor: None };
         let (answering, asked) = (daemon.control.clone(), daemon.hub.clone());

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use bamqp_core::ledger::evidence::{self, Mismatch};
 use bamqp_core::ledger::{BadEntry, Chain, Entry, Event, Hash};
-use bamqp_core::limits::MAX_LEDGER_TEXT_BYTES;
 use bamqp_core::message::{Fingerprint, SessionId};
 
 use crate::keys::fingerprint_of;

@@ -11,22 +11,24 @@ mod desk;
 mod doors;
 mod errand;
 mod quota;
-mod sessions;
+pub(crate) mod sessions;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
+use bamqp_core::hops::{may_pass_on, may_take};
 use bamqp_core::http::request::Request;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
 use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::signature::{FIRST_BUFFER_BYTES, verify_first};
 use bamqp_core::time::Span;
 
 use self::desk::Desk;
@@ -34,7 +36,10 @@ use self::doors::Doors;
 use self::errand::Way;
 use self::quota::{Exceeded, Quota};
 use self::sessions::{Session, Sessions};
+use crate::commission::Commission;
 use crate::config::{Config, Peer};
+use crate::daemon::{Hub, Shared};
+use crate::delegate::Delegation;
 use crate::fetch::File;
 use crate::keyring::Keyring;
 use crate::ledger_file::{AppendError, InitRecord, Ledger};
@@ -74,6 +79,8 @@ pub struct Serve {
     declined: [AtomicU32; DeclineReason::ALL.len()],
     turned_away: AtomicU32,
     copied: AtomicU32,
+    /// Through which work is passed on; set once.
+    hub: OnceLock<Weak<Hub>>,
 }
 
 /// For whom it works and how, as the configuration has it now.
@@ -95,6 +102,8 @@ pub struct Terms {
     pub sessions: u16,
     /// Most bytes of the log.
     pub log_bytes: u64,
+    /// How many routers away from a coordinator work may be done.
+    pub max_hops: u8,
 }
 
 impl Terms {
@@ -108,7 +117,8 @@ impl Terms {
     ) -> Terms {
         let (wan_address, bandwidth, peers) = (config.wan_address, config.bandwidth, config.peers.clone());
         let log_bytes = config.log_size.saturating_mul(config.log_files.into());
-        Terms { keyring, gate, ledger, wan_address, bandwidth, peers, sessions, log_bytes }
+        let max_hops = config.max_hops;
+        Terms { keyring, gate, ledger, wan_address, bandwidth, peers, sessions, log_bytes, max_hops }
     }
 }
 
@@ -164,7 +174,18 @@ impl Serve {
             declined: Default::default(),
             turned_away: AtomicU32::new(0),
             copied: AtomicU32::new(0),
+            hub: OnceLock::new(),
         }
+    }
+
+    /// Work is passed on to the peers of this daemon. Without it, none is.
+    pub fn belong_to(&self, hub: &Arc<Hub>) {
+        let _ = self.hub.set(Arc::downgrade(hub)); // it belongs to one for good
+    }
+
+    /// What all threads share under the present configuration.
+    fn shared(&self) -> Option<Arc<Shared>> {
+        Some(self.hub.get()?.upgrade()?.current())
     }
 
     /// The configuration has changed: from the next message on these are the terms. Downloads of routers that stay go on;
@@ -226,7 +247,7 @@ impl Serve {
         let details = is_peer.then(|| Details {
             bandwidth: self.terms().bandwidth,
             load: u32::try_from(self.sessions.count(Instant::now())).unwrap_or(u32::MAX),
-            rtt: Span::from_micros(self.round_trip.load(Ordering::Relaxed).into()),
+            rtt: Span::from_micros(self.round_trip().into()),
             losses: 0, // nothing counts them yet
         });
         let challenge = is_peer.then(|| self.challenge()).flatten();
@@ -277,6 +298,14 @@ impl Serve {
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
             return Err(declined(DeclineReason::DuplicateSession, 0));
         }
+        // Our own, which came back to us over others: that would never end.
+        let is_own = known.is_none() && self.shared().is_some_and(|shared| shared.sessions.has(init.session));
+        if is_own {
+            return Err(declined(DeclineReason::DuplicateSession, 0));
+        }
+        if !may_take(init.hops, self.terms().max_hops) {
+            return Err(declined(DeclineReason::TooManyHops, 0));
+        }
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
@@ -299,6 +328,10 @@ impl Serve {
         let verified = introduced.verify_signature(request, &mut tally);
         terms.keyring.count(tally);
         verified.map_err(No::Refuse)?;
+        if init.first.is_some() {
+            verify_first(init, &mut vec![0; FIRST_BUFFER_BYTES])
+                .map_err(|_| No::Refuse(Refusal::BadSignature))?;
+        }
         let addresses = match known {
             Some(known) if known.file.uri == init.target.to_string() => known.addresses.clone(),
             _ => {
@@ -359,6 +392,30 @@ impl Serve {
             ledger.end_session(session.id);
         }
         self.sessions.end(session, Instant::now())
+    }
+
+    /// Asks our own peers to help with `session`, which begins with this INIT, if it may go on so far; `challenge` is what
+    /// the INIT answered.
+    fn pass_on(
+        &self,
+        session: &Session,
+        request: &Request<'_>,
+        init: &Init<'_>,
+        head: &[u8],
+        introduced: &Introduced<'_>,
+        challenge: Challenge,
+    ) -> Option<Delegation> {
+        if !may_pass_on(init.hops, self.terms().max_hops) {
+            return None;
+        }
+        let shared = self.shared()?;
+        let commission = Commission::of(init, request, head, introduced.coordinator.public_key, challenge)?;
+        Delegation::begin(&shared, session, commission)
+    }
+
+    /// Round trip to origins in microseconds, smoothed; 0: unknown.
+    pub fn round_trip(&self) -> u32 {
+        self.round_trip.load(Ordering::Relaxed)
     }
 
     fn add_round_trip(&self, sample: Span) {

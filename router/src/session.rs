@@ -15,6 +15,7 @@ use bamqp_core::transfer::{
 use bamqp_core::trust::{Conduct, Standing, Violation};
 
 use crate::clock;
+use crate::commission::Commission;
 use crate::fetch::File;
 use crate::net::Waker;
 use crate::status::{LaneReport, SessionReport};
@@ -43,6 +44,15 @@ pub struct Helper {
     pub rtt: Span,
 }
 
+/// What a session brings.
+#[derive(Debug)]
+pub enum Work {
+    /// For a client: the rest of a response, these bytes of the file.
+    Response(core::ops::Range<u64>),
+    /// For another router: what it asks for, piece by piece ([`Session::add_piece`]).
+    Pieces(Commission),
+}
+
 /// One pooled download.
 #[derive(Debug)]
 pub struct Session {
@@ -52,6 +62,8 @@ pub struct Session {
     pub file: Arc<File>,
     /// The file's bytes that the lanes bring.
     pub range: core::ops::Range<u64>,
+    /// Of whose download it is a part, if it is not a client of ours that waits for it.
+    pub commission: Option<Commission>,
     /// The peers, in the order of their lanes.
     pub helpers: Vec<Helper>,
     transfer: Mutex<Transfer<Slot, SLOTS>>,
@@ -73,14 +85,14 @@ struct LaneSide {
 const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 1024 * 1024 };
 
 impl Session {
-    /// A session for the bytes `range` of `file` with a window of `window` bytes.
+    /// A session that brings `work` of `file` with a window of `window` bytes.
     ///
     /// # Errors
     /// If the process lacks descriptors or threads, or the window is too small.
     pub fn new(
         id: SessionId,
         file: Arc<File>,
-        range: core::ops::Range<u64>,
+        work: Work,
         window: usize,
         own: OwnLink,
         mut helpers: Vec<Helper>,
@@ -90,8 +102,17 @@ impl Session {
         let make = || {
             let now = clock::now();
             let buffers = (0..window / SLOT_BYTES).map(|_| Box::new([0; SLOT_BYTES]));
-            let mut transfer =
-                Transfer::new(now, range.clone(), buffers, own, secret).ok_or(io::ErrorKind::InvalidInput)?;
+            let (range, commission, transfer) = match work {
+                Work::Response(range) => {
+                    let transfer = Transfer::new(now, range.clone(), buffers, own, secret);
+                    (range, None, transfer)
+                }
+                Work::Pieces(commission) => {
+                    let transfer = Transfer::in_pieces(now, buffers, own, secret);
+                    (0..file.total, Some(commission), transfer)
+                }
+            };
+            let mut transfer = transfer.ok_or(io::ErrorKind::InvalidInput)?;
             helpers.retain(|h| transfer.add_peer(now, h.rate, h.rtt, h.standing).is_some());
             let side = |_| Ok(LaneSide { waker: Waker::new()?, copied: AtomicU32::new(0) });
             let lanes = (0..helpers.len() + 2).map(side).collect::<io::Result<_>>()?;
@@ -100,6 +121,7 @@ impl Session {
                 id,
                 file,
                 range,
+                commission,
                 helpers,
                 transfer: Mutex::new(transfer),
                 joined: Mutex::default(),
@@ -126,6 +148,22 @@ impl Session {
         let (what, wake) = self.lock().client(clock::now(), event);
         self.wake(wake);
         what
+    }
+
+    /// Whether a peer takes part.
+    pub fn has_help(&self) -> bool {
+        let transfer = self.lock();
+        let mut peers = transfer.report().filter(|lane| lane.kind == LaneKind::Peer);
+        transfer.outcome().is_none() && peers.any(|lane| lane.state == LaneState::Up)
+    }
+
+    /// Another router wants these bytes of the file next. False if it has asked for too much at a time.
+    pub fn add_piece(&self, file: core::ops::Range<u64>) -> bool {
+        let wake = self.lock().add_piece(clock::now(), file);
+        if let Some(wake) = wake {
+            self.wake(wake);
+        }
+        wake.is_some()
     }
 
     /// A peer takes part; its last INIT countersigned this head of its ledger.
@@ -211,6 +249,7 @@ impl Session {
         SessionReport {
             id: self.id,
             target: self.file.uri.clone(),
+            coordinator: self.commission.as_ref().map(|commission| commission.coordinator),
             range: self.range.clone(),
             total: self.file.total,
             delivered: transfer.delivered() - self.range.start,

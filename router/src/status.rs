@@ -8,7 +8,7 @@ use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bamqp_core::message::SessionId;
+use bamqp_core::message::{Fingerprint, SessionId};
 
 use crate::session::Session;
 
@@ -22,6 +22,8 @@ pub struct SessionReport {
     pub id: SessionId,
     /// The file's URI.
     pub target: String,
+    /// The router that asked for it, if it is not a client of ours that waits for it.
+    pub coordinator: Option<Fingerprint>,
     /// The file's bytes that the lanes bring.
     pub range: Range<u64>,
     /// Bytes of the whole file.
@@ -95,6 +97,11 @@ impl Sessions {
             inner.running.push(session.clone());
         }
         room
+    }
+
+    /// Whether this router coordinates that session, for a client or for another router.
+    pub fn has(&self, id: SessionId) -> bool {
+        self.lock().running.iter().any(|session| session.id == id)
     }
 
     /// `session` is over.

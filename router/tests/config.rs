@@ -262,6 +262,7 @@ fn the_example_names_every_option_with_its_default() {
         "max_clients",
         "max_sessions",
         "max_peer_sessions",
+        "max_hops",
     ] {
         assert!(all.contains(&format!("\toption {option} ")), "{option}");
     }

@@ -60,6 +60,7 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         faults: options.run.faults.iter().map(|fault| (fault.to_string(), faults_injected > 0)).collect(),
         faults_injected,
         lanes: lanes(&pooled, &names),
+        passed_on: Vec::new(),
         again: None,
         wrong: Vec::new(),
     };

@@ -23,6 +23,7 @@ use bamqp_core::signature::{SignError, is_signable};
 use bamqp_core::trust::{Conduct, Violation};
 
 use super::{Entry, Keyring, PATIENCE};
+use crate::commission::Commission;
 use crate::fetch::Call;
 use crate::inbox::Inbox;
 use crate::net::{self, Moved};
@@ -150,9 +151,9 @@ pub(super) fn init(
         target,
         size: file.total,
         validator: file.validator.clone(),
-        hops: 0,
+        hops: session.commission.as_ref().map_or(0, |commission| commission.hops),
         recipient: entry.key,
-        first: None,
+        first: session.commission.as_ref().map(Commission::first),
         user_agent: told_to_peers(file.user_agent.as_deref()),
         accept: told_to_peers(file.accept.as_deref()),
     };

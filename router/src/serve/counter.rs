@@ -284,9 +284,9 @@ impl<'a> Counter<'a> {
             Ok((ready, fds.first().map_or(PollFlags::empty(), PollFd::revents)))
         };
         let (ready, revents) = match origin {
-            Some((socket, flags, look_at)) => {
+            Some((on, flags, look_at)) => {
                 look = look_at.filter(|look| *look < until);
-                poll(&mut [coordinator, PollFd::new(socket, flags)], look.unwrap_or(until))?
+                poll(&mut [coordinator, PollFd::new(&on, flags)], look.unwrap_or(until))?
             }
             None => poll(&mut [coordinator], until)?,
         };

@@ -1,10 +1,12 @@
 //! What one connection of a coordinator has to be fetched: the chunks that are due on it, in their order, and the
-//! connection to the origin that brings them. Not responsible for the connection to the coordinator.
+//! connection to the origin that brings them, or peers of ours that help with it. Not responsible for the connection to the
+//! coordinator.
 
 use core::net::IpAddr;
 use core::ops::Range;
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use heapless::Deque;
 use sha2::{Digest, Sha256};
 
 use super::sessions::Session;
+use crate::delegate::Delegation;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
@@ -41,6 +44,23 @@ pub struct Way<'a> {
     pub via: &'a str,
     /// Where the sockets are kept in view.
     pub live: &'a Live,
+}
+
+/// Over what a chunk comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    /// Our connection to the origin.
+    Origin,
+    /// All lanes that our peers and we have.
+    Pool,
+}
+
+/// A chunk that was asked for.
+#[derive(Clone, Debug)]
+struct Due {
+    range: Range<u64>,
+    request: Reference,
+    via: Via,
 }
 
 /// What [`Errand::step`] did.
@@ -83,9 +103,11 @@ pub struct Errand<'a> {
     held: Range<usize>,
     way: Way<'a>,
     fetcher: Fetcher,
+    /// Peers of ours that help. What they brought and was not given out yet is held there.
+    pool: Option<Delegation>,
     /// Place of the origin's address in the session's.
     address: usize,
-    due: Deque<(Range<u64>, Reference), MAX_PIPELINE>,
+    due: Deque<Due, MAX_PIPELINE>,
     /// Of the oldest chunk, as far as it came.
     hash: Sha256,
     /// Of the last chunk that came to its end, until somebody was told.
@@ -96,6 +118,8 @@ pub struct Errand<'a> {
     asked_alone: bool,
     /// Why nothing that is due can be had.
     failed: Option<DropReason>,
+    /// What became of our connection to the origin while others brought what was due.
+    origin_fault: Option<Fault>,
     pace: Option<Pace>,
     /// The last sign of life, or when waiting for one began.
     heard: Instant,
@@ -104,8 +128,8 @@ pub struct Errand<'a> {
 }
 
 impl<'a> Errand<'a> {
-    /// Starts to connect to the session's origin.
-    pub fn new(session: Arc<Session>, way: Way<'a>) -> Self {
+    /// Starts to connect to the session's origin; `pool` are our peers, if they are asked to help.
+    pub fn new(session: Arc<Session>, way: Way<'a>, pool: Option<Delegation>) -> Self {
         let address = session.address();
         let mut fetcher = fetcher(&session, address, way);
         // That it can't be reached is said to who asks for a chunk.
@@ -117,6 +141,7 @@ impl<'a> Errand<'a> {
             held: 0..0,
             way,
             fetcher,
+            pool,
             address,
             due: Deque::new(),
             hash: Sha256::new(),
@@ -124,6 +149,7 @@ impl<'a> Errand<'a> {
             left: None,
             asked_alone: false,
             failed: None,
+            origin_fault: None,
             pace: None,
             heard: Instant::now(),
             unreachable: 0,
@@ -132,7 +158,7 @@ impl<'a> Errand<'a> {
 
     /// Whether all that was asked for has been given out.
     pub fn is_quiet(&self) -> bool {
-        self.due.is_empty() && self.held.is_empty()
+        self.due.is_empty() && !self.holds_bytes()
     }
 
     /// Whether chunks are due.
@@ -150,11 +176,16 @@ impl<'a> Errand<'a> {
         if self.due.is_empty() {
             (self.heard, self.asked_alone) = (Instant::now(), true);
         }
-        if self.due.push_back((range.clone(), request)).is_err() || self.failed.is_some() {
+        // Until one of them takes part, and when none does any more, we work alone.
+        let pooled = self.failed.is_none() && self.pool.as_mut().is_some_and(|pool| pool.ask(range.clone()));
+        let via = if pooled { Via::Pool } else { Via::Origin };
+        if self.due.push_back(Due { range: range.clone(), request, via }).is_err() || self.failed.is_some() {
             return; // a chunk that is due after one that failed fails with it
         }
-        if let Err(fault) = self.fetcher.ask(range, self.way.live) {
-            self.fail(fault);
+        if via == Via::Origin
+            && let Err(fault) = self.fetcher.ask(range, self.way.live)
+        {
+            self.origin_fails(fault);
         }
     }
 
@@ -163,13 +194,20 @@ impl<'a> Errand<'a> {
         if self.failed.is_none()
             && let Err(fault) = self.fetcher.send_on()
         {
-            self.fail(fault);
+            self.origin_fails(fault);
         }
     }
 
     /// Whether something was fetched and not given out yet.
     pub fn holds_bytes(&self) -> bool {
-        !self.held.is_empty()
+        !self.held().is_empty()
+    }
+
+    fn held(&self) -> &[u8] {
+        match &self.pool {
+            Some(pool) if self.held.is_empty() => pool.held(),
+            _ => self.buffer.get(self.held.clone()).unwrap_or_default(),
+        }
     }
 
     /// Gives out what is held, as much as `to` takes.
@@ -177,9 +215,12 @@ impl<'a> Errand<'a> {
     /// # Errors
     /// What the system says of the connection.
     pub fn give_to(&mut self, to: &TcpStream) -> io::Result<Moved> {
-        let moved = net::write(to, self.buffer.get(self.held.clone()).unwrap_or_default())?;
+        let moved = net::write(to, self.held())?;
         if let Moved::Bytes(bytes) = moved {
-            self.held.start += bytes;
+            match &mut self.pool {
+                Some(pool) if self.held.is_empty() => pool.consume(bytes),
+                _ => self.held.start += bytes,
+            }
         }
         Ok(moved)
     }
@@ -192,15 +233,28 @@ impl<'a> Errand<'a> {
     /// Takes what the origin has sent.
     pub fn step(&mut self, now: Instant) -> Step {
         loop {
-            let Some((chunk, request)) = self.due.front().cloned() else {
+            let Some(Due { range: chunk, request, via }) = self.due.front().cloned() else {
                 self.failed = None;
                 return Step::Idle;
             };
             if let Some(reason) = self.failed {
                 return self.give_up(&chunk, request, reason);
             }
-            match self.fetcher.read(&mut self.buffer, self.way.live) {
-                Ok(Progress::Bytes(bytes)) => return self.moved(chunk, request, bytes, now),
+            if via == Via::Origin
+                && let Some(fault) = self.origin_fault.take()
+            {
+                self.fail(fault);
+                continue;
+            }
+            let progress = match (via, &mut self.pool) {
+                (Via::Pool, Some(pool)) => pool.next(),
+                _ => self.fetcher.read(&mut self.buffer, self.way.live),
+            };
+            match progress {
+                Ok(Progress::Bytes(bytes)) => {
+                    self.held = if via == Via::Origin { 0..bytes } else { 0..0 };
+                    return self.moved(chunk, request, bytes, now);
+                }
                 Ok(Progress::Blocked | Progress::Idle) => return Step::Wait,
                 Err(fault) => self.fail(fault),
             }
@@ -208,8 +262,9 @@ impl<'a> Errand<'a> {
     }
 
     fn moved(&mut self, chunk: Range<u64>, request: Reference, bytes: usize, now: Instant) -> Step {
-        self.held = 0..bytes;
-        self.hash.update(self.buffer.get(self.held.clone()).unwrap_or_default());
+        let mut hash = core::mem::take(&mut self.hash);
+        hash.update(self.held());
+        self.hash = hash;
         (self.heard, self.unreachable) = (now, 0);
         self.session.touch(now);
         let has_begun = self.left.is_some();
@@ -260,14 +315,30 @@ impl<'a> Errand<'a> {
         }
     }
 
+    /// What is due from our peers first comes all the same.
+    fn origin_fails(&mut self, fault: Fault) {
+        match self.is_pooled() {
+            true => drop(self.origin_fault.get_or_insert(fault)),
+            false => self.fail(fault),
+        }
+    }
+
     fn fail(&mut self, fault: Fault) {
         let addresses = self.session.addresses.len();
-        self.unreachable += usize::from(fault == Fault::Unreachable);
-        let try_next = fault == Fault::Unreachable && self.left.is_none() && self.unreachable < addresses;
-        if fault == Fault::Unreachable {
+        let is_pool = self.is_pooled();
+        let is_unreachable = fault == Fault::Unreachable && !is_pool;
+        self.unreachable += usize::from(is_unreachable);
+        // What our peers and we can't do together we may still do alone.
+        let try_next = self.left.is_none() && (is_pool || (is_unreachable && self.unreachable < addresses));
+        if is_unreachable {
             self.session.skip_address(self.address);
         }
-        log::debug!("session {}: origin {fault}", self.session.id);
+        log::debug!(
+            "session {}: {} {fault}",
+            self.session.id,
+            if is_pool { "peers of ours:" } else { "origin" }
+        );
+        (self.pool, self.origin_fault) = (None, None);
         self.address = self.session.address();
         self.fetcher = fetcher(&self.session, self.address, self.way);
         self.heard = Instant::now();
@@ -276,7 +347,8 @@ impl<'a> Errand<'a> {
             self.failed = Some(reason(fault));
             return;
         }
-        for (range, _) in &self.due {
+        self.due.iter_mut().for_each(|due| due.via = Via::Origin);
+        for Due { range, .. } in &self.due {
             if let Err(fault) = self.fetcher.ask(range.clone(), self.way.live) {
                 return self.fail(fault); // there is one address less each time
             }
@@ -285,9 +357,19 @@ impl<'a> Errand<'a> {
 
     /// What to wait for on the way to the origin, and when to look at the latest. `reading`: nothing is held, so
     /// the origin's bytes are wanted.
-    pub fn wants(&mut self, reading: bool, now: Instant) -> Option<(&TcpStream, PollFlags, Option<Instant>)> {
+    pub fn wants(
+        &mut self,
+        reading: bool,
+        now: Instant,
+    ) -> Option<(BorrowedFd<'_>, PollFlags, Option<Instant>)> {
         if self.due.is_empty() || self.failed.is_some() {
             return None;
+        }
+        if self.is_pooled()
+            && let Some(pool) = &self.pool
+        {
+            let (waker, again) = pool.wants();
+            return reading.then_some((waker.as_fd(), PollFlags::IN, again));
         }
         let mark = match (&self.pace, self.left) {
             (Some(pace), Some(left)) => pace.wanted(left),
@@ -299,7 +381,7 @@ impl<'a> Errand<'a> {
         let (socket, mut flags) = self.fetcher.wants()?;
         flags.set(PollFlags::IN, reading && flags.contains(PollFlags::IN));
         let look = (reading && mark > 1).then_some(now + LOOK_AFTER);
-        (!flags.is_empty()).then_some((socket, flags, look))
+        (!flags.is_empty()).then_some((socket.as_fd(), flags, look))
     }
 
     /// Nothing came although it was waited for until [`Errand::wants`] said to look.
@@ -314,14 +396,19 @@ impl<'a> Errand<'a> {
         self.heard = now;
     }
 
+    /// Whether the oldest chunk comes from our peers and us.
+    fn is_pooled(&self) -> bool {
+        self.due.front().is_some_and(|due| due.via == Via::Pool)
+    }
+
     /// Until when the origin may be silent.
     pub fn deadline(&self) -> Instant {
-        self.heard + if self.fetcher.is_connected() { SILENCE } else { CONNECT }
+        self.heard + if self.is_pooled() || self.fetcher.is_connected() { SILENCE } else { CONNECT }
     }
 
     /// Gives up an origin that was silent until [`Errand::deadline`].
     pub fn give_up_silent(&mut self) {
-        let is_connected = self.fetcher.is_connected();
+        let is_connected = self.is_pooled() || self.fetcher.is_connected();
         self.fail(if is_connected { Fault::Timeout } else { Fault::Unreachable });
     }
 }
@@ -387,7 +474,7 @@ mod tests {
                 other => return other,
             }
             let (socket, flags, _) = errand.wants(true, Instant::now()).unwrap();
-            assert!(net::poll(&mut [PollFd::new(socket, flags)], Some(soon)).unwrap() > 0);
+            assert!(net::poll(&mut [PollFd::new(&socket, flags)], Some(soon)).unwrap() > 0);
         }
     }
 
@@ -398,7 +485,7 @@ mod tests {
         let live = Live::default();
         let way = Way { from: None, via: "test", live: &live };
         let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
-        let mut errand = Errand::new(session.clone(), way);
+        let mut errand = Errand::new(session.clone(), way, None);
         errand.ask(0..4, request(1));
         errand.ask(4..10, request(2));
         std::thread::scope(|scope| {

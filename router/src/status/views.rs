@@ -98,6 +98,7 @@ pub fn status(shared: &Shared) -> Document {
             vec![
                 ("session", Unit::Text),
                 ("outcome", Unit::Text),
+                ("for", Unit::Text),
                 ("delivered", Unit::Bytes),
                 ("of", Unit::Bytes),
                 ("buffer", Unit::Bytes),
@@ -132,6 +133,7 @@ fn session(report: &SessionReport) -> Vec<Cell> {
     vec![
         report.id.to_string().into(),
         report.outcome.as_deref().unwrap_or("under way").into(),
+        report.coordinator.map_or("a client".to_owned(), |router| format!("router {router}")).into(),
         report.delivered.into(),
         report.range.end.saturating_sub(report.range.start).into(),
         report.window_used.into(),

@@ -76,13 +76,19 @@ impl<'a> Counter<'a> {
         if !is_plain(head) {
             return self.refuse(Refusal::Coverage);
         }
-        (self.challenge, self.errand, self.digest) = (None, None, None);
+        let challenge = self.challenge.take();
+        (self.errand, self.digest) = (None, None);
         let (callee, to) = (&introduced.callee, &introduced.request);
         match serve.begin(request, init, &introduced, head, self.visit.from) {
             Ok(session) => {
                 self.last = Some((session.id, Incoming::AFTER_INIT));
-                self.errand = Some(Errand::new(session, serve.way()));
-                let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
+                let pool = challenge.and_then(|challenge| {
+                    serve.pass_on(&session, request, init, head, &introduced, challenge)
+                });
+                let own = serve.share();
+                let bandwidth = pool.as_ref().map_or(own, |pool| pool.promise(own));
+                self.errand = Some(Errand::new(session, serve.way(), pool));
+                let accept = Accept { target: init.target, bandwidth, hold: HOLD_BYTES };
                 self.sign(callee, to, |head| accept.write(head))
             }
             Err(No::Decline(decline)) => {
@@ -139,7 +145,7 @@ impl<'a> Counter<'a> {
         }
         if !has_errand {
             self.keep_digest();
-            self.errand = Some(Errand::new(session, self.serve.way()));
+            self.errand = Some(Errand::new(session, self.serve.way(), None));
         }
         if let Some(errand) = &mut self.errand {
             errand.ask(chunk.range.clone(), to);

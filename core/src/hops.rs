@@ -1,0 +1,42 @@
+//! Neighbours of neighbours: how far a session may go, and what a router promises for itself and those whom it asks in turn
+//! (DESIGN section 6). Not responsible for who is asked ([`crate::select`]), nor for splitting the work
+//! ([`crate::transfer`]).
+
+/// How many routers away from the coordinator work may be done if the owner doesn't say: its peers, and theirs.
+pub const DEFAULT_MAX_HOPS: u8 = 2;
+
+/// Whether a router may work for a session that has passed `hops` routers, of which the first was its coordinator's peer.
+pub fn may_take(hops: u8, max_hops: u8) -> bool {
+    hops < max_hops
+}
+
+/// Whether it may ask its own peers to help: they would be one hop further away.
+pub fn may_pass_on(hops: u8, max_hops: u8) -> bool {
+    hops.checked_add(1).is_some_and(|next| may_take(next, max_hops))
+}
+
+/// What a router promises that passes work on. A promise is only where the coordinator's estimate starts: it asks for so
+/// much at first, and goes by what it measures afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Its own link alone.
+    Own,
+    /// Its own link and its peers' on the average, (B + C + D) / 3 for the peers C and D.
+    Average,
+    /// All of them together.
+    Sum,
+}
+
+impl Promise {
+    /// What it comes to, in the unit of `own` and `peers`: rates. A rate of 0 is unknown, and counts for nothing.
+    pub fn of(self, own: u64, peers: impl Iterator<Item = u64>) -> u64 {
+        let known = core::iter::once(own).chain(peers).filter(|rate| *rate > 0);
+        let (sum, count) =
+            known.fold((0u64, 0u64), |(sum, count), rate| (sum.saturating_add(rate), count + 1));
+        match self {
+            Promise::Own => own,
+            Promise::Average => sum / count.max(1),
+            Promise::Sum => sum,
+        }
+    }
+}
