@@ -88,11 +88,12 @@ impl Delegation {
 
     /// What we and our peers together can be expected to bring, in bits per second, if our own link brings `own`.
     pub fn promise(&self, own: u64) -> u64 {
-        PROMISE.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
+        let p = match std::env::var("PROMISE").as_deref() { Ok("own") => Promise::Own, Ok("avg") => Promise::Average, _ => PROMISE };
+        p.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
     }
 
-    /// These bytes of the file are due after all that were asked for before. False if no peer of ours takes part (yet), or too
-    /// much is due.
+    /// These bytes of the file are due after all that were asked for before. False if no peer of ours takes part any more, or
+    /// too much is due.
     pub fn ask(&mut self, range: Range<u64>) -> bool {
         self.again = None;
         self.session.has_help() && self.session.add_piece(range)

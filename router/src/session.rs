@@ -150,11 +150,12 @@ impl Session {
         what
     }
 
-    /// Whether a peer takes part.
+    /// Whether a peer takes part, or may yet.
     pub fn has_help(&self) -> bool {
         let transfer = self.lock();
         let mut peers = transfer.report().filter(|lane| lane.kind == LaneKind::Peer);
-        transfer.outcome().is_none() && peers.any(|lane| lane.state == LaneState::Up)
+        let is_out = |state| matches!(state, LaneState::Left(_) | LaneState::Dismissed);
+        transfer.outcome().is_none() && peers.any(|lane| !is_out(lane.state))
     }
 
     /// Another router wants these bytes of the file next. False if it has asked for too much at a time.

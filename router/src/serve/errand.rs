@@ -176,7 +176,7 @@ impl<'a> Errand<'a> {
         if self.due.is_empty() {
             (self.heard, self.asked_alone) = (Instant::now(), true);
         }
-        // Until one of them takes part, and when none does any more, we work alone.
+        // When none of them takes part any more, we work alone.
         let pooled = self.failed.is_none() && self.pool.as_mut().is_some_and(|pool| pool.ask(range.clone()));
         let via = if pooled { Via::Pool } else { Via::Origin };
         if self.due.push_back(Due { range: range.clone(), request, via }).is_err() || self.failed.is_some() {
