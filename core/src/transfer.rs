@@ -241,9 +241,13 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         self.slots.in_use_peak() * SLOT_BYTES
     }
 
-    /// The file offset up to which the client was served.
+    /// The position up to which the client was served: an offset into the file, or in pieces about how many bytes it has.
     pub fn delivered(&self) -> u64 {
-        self.slots.extent(self.slots.next()).start.min(self.slots.extent(self.slots.end() - 1).end)
+        let (next, end) = (self.slots.next(), self.slots.end());
+        match end.checked_sub(1) {
+            Some(last) if next == end => self.slots.extent(last).end,
+            _ => self.slots.extent(next).start,
+        }
     }
 
     /// What each lane did so far, in the order of their ids.

@@ -88,8 +88,7 @@ impl Delegation {
 
     /// What we and our peers together can be expected to bring, in bits per second, if our own link brings `own`.
     pub fn promise(&self, own: u64) -> u64 {
-        let p = match std::env::var("PROMISE").as_deref() { Ok("own") => Promise::Own, Ok("avg") => Promise::Average, _ => PROMISE };
-        p.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
+        PROMISE.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
     }
 
     /// These bytes of the file are due after all that were asked for before. False if no peer of ours takes part any more, or

@@ -51,6 +51,7 @@ fn a_session_for_one_range_takes_no_pieces() {
     let mut range = Transfer::<Buffer, 8>::new(now, 0..SLOT, buffers(), own, [0; 32]).unwrap();
     assert!(range.add_piece(now, SLOT..2 * SLOT).is_none());
     let mut pieces = Transfer::<Buffer, 8>::in_pieces(now, buffers(), own, [0; 32]).unwrap();
+    assert_eq!(pieces.delivered(), 0);
     assert!(pieces.add_piece(now, 7..7).is_none(), "no bytes");
     let asked =
         (0..).take_while(|piece| pieces.add_piece(now, piece * SLOT..(piece + 1) * SLOT).is_some()).count();

@@ -61,11 +61,16 @@ pub struct Setup {
     pub nginx: [String; 2],
     /// Ports of other origins.
     pub ports: Vec<u16>,
+    /// Whether two routers hear each other.
+    pub hear: fn(u8, u8) -> bool,
+    /// More options of each router, by its number.
+    pub options: fn(u8) -> &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { megabytes: 8, routers: 3, nginx: Default::default(), ports: Vec::new() }
+        let (hear, options): (fn(u8, u8) -> bool, fn(u8) -> &'static str) = (|_, _| true, |_| "");
+        Setup { megabytes: 8, routers: 3, nginx: Default::default(), ports: Vec::new(), hear, options }
     }
 }
 
@@ -91,11 +96,13 @@ impl Neighbourhood {
         fs::write(folder.join("www/file"), &file).unwrap();
         let nginx = start_nginx(&folder, &net, &setup.nginx);
         let keys: Vec<KeyPair> = (1..=setup.routers).map(|i| KeyPair::from_seed([i; 32])).collect();
-        let daemons =
-            (1..=setup.routers).map(|i| start_daemon(&net, i, &keys, &folder, &setup.ports)).collect();
+        let daemons = (1..=setup.routers).map(|i| start_daemon(&net, i, &keys, &folder, &setup)).collect();
         let neighbourhood = Neighbourhood { folder, nginx, net, daemons, file };
-        neighbourhood
-            .wait_for(|| neighbourhood.daemons[0].shared().peers.usable() + 1 == usize::from(setup.routers));
+        let knows_all = |daemon: &Daemon| {
+            let shared = daemon.shared();
+            shared.peers.usable() == shared.peers.len()
+        };
+        neighbourhood.wait_for(|| neighbourhood.daemons.iter().all(knows_all));
         neighbourhood
     }
 
@@ -214,8 +221,8 @@ fn run_nginx(folder: &Path, net: &str) -> Child {
     child
 }
 
-/// Router `i` as its owner would configure it; the others are its peers.
-fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path, ports: &[u16]) -> Daemon {
+/// Router `i` as its owner would configure it; those that it hears are its peers.
+fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path, setup: &Setup) -> Daemon {
     let state_dir = folder.join(format!("R{i}"));
     fs::create_dir_all(&state_dir).unwrap();
     let state_dir = state_dir.display();
@@ -224,10 +231,11 @@ fn start_daemon(net: &str, i: u8, keys: &[KeyPair], folder: &Path, ports: &[u16]
  option wan_address '{net}.{i}.1'\n option state_dir '{state_dir}'\n option log_dir '{state_dir}/log'\n option window '{WINDOW}'\n list allow_private '127.0.0.0/8'\n list fetch_ports '8080'
  list connect_ports '8443'\n"
     );
-    for port in ports {
+    for port in &setup.ports {
         text += &format!(" list fetch_ports '{port}'\n");
     }
-    for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i) {
+    text += (setup.options)(i);
+    for (j, key) in (1..).zip(keys).filter(|(j, _)| *j != i && (setup.hear)(i, *j)) {
         let public = bamqp_router::keys::base64_encode(key.public());
         text += &format!(
             "config peer 'R{j}'\n option address '{net}.{j}.1:7733'\n option public_key '{public}'\n"
