@@ -560,6 +560,8 @@ impl<S> Lane<S> {
     pub fn fail(&mut self, now: Instant, why: Fault) {
         match why {
             Fault::Timeout => self.stats.timeouts += 1,
+            // Whoever says no does nothing wrong.
+            Fault::Declined => {}
             _ if why.is_violation() => self.stats.violations += 1,
             _ => self.stats.failures += 1,
         }

@@ -27,8 +27,8 @@ pub mod reason;
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum PeerRequest<'b> {
-    /// `GET /HELLO`.
-    Hello,
+    /// `GET /HELLO`, perhaps about a session.
+    Hello(Option<SessionId>),
     /// `POST /INIT`.
     Init(init::Init<'b>),
     /// `GET /CHUNK`.
@@ -46,7 +46,7 @@ impl<'b> PeerRequest<'b> {
     /// [`MessageError::Unknown`] (404) for another path or method, else which field is wrong (400).
     pub fn parse(request: &Request<'b>) -> Result<PeerRequest<'b>, MessageError> {
         match (request.method, request.target) {
-            ("GET", "/HELLO") => Ok(PeerRequest::Hello),
+            ("GET", "/HELLO") => hello::parse_request(&request.fields).map(PeerRequest::Hello),
             ("POST", "/INIT") => init::Init::parse(&request.fields).map(PeerRequest::Init),
             ("GET", "/CHUNK") => chunk::Chunk::parse(&request.fields).map(PeerRequest::Chunk),
             ("POST", "/DROP") => drop::Drop::of_request(&request.fields).map(PeerRequest::Drop),

@@ -60,9 +60,9 @@ fn init(target: &str) -> Init<'_> {
 fn hello() {
     assert!(matches!(
         PeerRequest::parse(&request(&write(|head| hello::write_request(head, &HOST)))),
-        Ok(PeerRequest::Hello)
+        Ok(PeerRequest::Hello(None))
     ));
-    let stranger = Hello { key: Fingerprint([1; 16]), details: None, challenge: None };
+    let stranger = Hello { key: Fingerprint([1; 16]), details: None, challenge: None, takes_part: false };
     let text = write(|head| stranger.write(head));
     assert_eq!(
         text,
@@ -76,6 +76,16 @@ fn hello() {
     assert!(text.contains("BAMQP-Quality: rtt=30000, losses=7\r\n"));
     assert!(text.contains(&format!("BAMQP-Challenge: {}.{}\r\n", "ab".repeat(32), "cd".repeat(16))));
     assert_eq!(Hello::parse(&response(&text)), Ok(peer));
+    let about = write(|head| hello::write_request_about(head, &HOST, HEX.parse().unwrap()));
+    match PeerRequest::parse(&request(&about)) {
+        Ok(PeerRequest::Hello(session)) => assert_eq!(session.map(|id| id.to_string()).as_deref(), Some(HEX)),
+        other => panic!("{other:?}"),
+    }
+    let malformed = about.replace(HEX, "x");
+    let error = PeerRequest::parse(&request(&malformed)).err();
+    assert_eq!(error, Some(MessageError::Malformed("BAMQP-Session")));
+    let working = Hello { takes_part: true, ..peer };
+    assert_eq!(Hello::parse(&response(&write(|head| working.write(head)))), Ok(working));
     assert_eq!(
         Hello::parse(&response(&text.replace("losses=7", "losses=x"))),
         Err(MessageError::Malformed("BAMQP-Quality"))

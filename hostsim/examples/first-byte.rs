@@ -11,6 +11,7 @@ use bamqp_core::time::Span;
 use hostsim::args::{LinkOptions, Options, nothing_left};
 use hostsim::client::{self, End};
 use hostsim::neighbourhood::{Neighbourhood, generate};
+use hostsim::topology::Topology;
 
 const HELP: &str = "\
 scripts/first-byte: the client's first byte, pooled against relayed, in the same run
@@ -82,6 +83,7 @@ fn measure(pairs: usize, rtt: u64) -> Result<(Vec<f64>, Vec<f64>), String> {
         window: None,
         json: false,
         trusted: false,
+        topology: Topology::Mesh,
     };
     let bytes = generate(1, SIZE);
     let street = Neighbourhood::start(&options, 1, bytes.clone())?;
@@ -129,7 +131,7 @@ fn settle(street: &Neighbourhood, name: &str) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let url = street.url(name);
     loop {
-        let session = street.sessions().into_iter().find(|session| session.target == url);
+        let session = street.sessions(POOLING).into_iter().find(|session| session.target == url);
         let session = session.ok_or_else(|| format!("{name} was not pooled"))?;
         match session.outcome.as_deref() {
             Some("complete") if session.lanes.iter().any(|lane| lane.name.len() == 1 && lane.bytes > 0) => {

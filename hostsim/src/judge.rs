@@ -149,6 +149,7 @@ mod tests {
         SessionReport {
             id: SessionId([1; 16]),
             target: "http://origin/".into(),
+            coordinator: None,
             range: 0..4,
             total: 4,
             delivered: 4,

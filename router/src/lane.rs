@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::time::Instant;
+use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind};
 
 use crate::clock;
@@ -13,6 +13,10 @@ use crate::fetch::{Call, Fetcher, Progress, Samples, Source};
 use crate::live::Live;
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
+
+/// Peers of ours whom another router's download may need are asked so much later: if its coordinator hears them, too, it has
+/// asked them itself by then.
+const AFTER_OTHERS: Span = Span::from_millis(150);
 
 /// How the lane reaches the origin.
 pub enum Link {
@@ -50,7 +54,15 @@ impl Lane {
     /// Works until the session is over or the lane is out of it.
     pub fn run(mut self) {
         let event = match self.link {
-            Link::Peer(peer) => self.join(peer),
+            Link::Peer(peer) => {
+                if self.session.commission.is_some() {
+                    let until = clock::now() + AFTER_OTHERS;
+                    while clock::now() < until && self.session.outcome().is_none() {
+                        self.wait(None, Some(until));
+                    }
+                }
+                self.join(peer)
+            }
             _ => LaneEvent::Idle,
         };
         let mut todo = self.tell(event);

@@ -331,7 +331,7 @@ impl Peers {
             Ok((mut line, summary)) => {
                 log::info!("session {}: peer {} served {} bytes", session.id, entry.name, summary.bytes);
                 // So that the next INIT has a challenge to answer. Without, it asks for one itself.
-                if ask::hello(&mut line, entry).is_ok() {
+                if ask::hello(&mut line, entry, None).is_ok() {
                     entry.park(line);
                 }
             }
@@ -345,7 +345,7 @@ impl Peers {
     fn greet(&self, entry: &Entry, live: &Live) -> Result<(Duration, Option<Details>), Trouble> {
         let (line, (rtt, hello)) = self.over_a_connection(entry, live, None, |line| {
             let asked = Instant::now();
-            let hello = ask::hello(line, entry)?;
+            let hello = ask::hello(line, entry, None)?;
             Ok((asked.elapsed(), hello))
         })?;
         entry.park(line);

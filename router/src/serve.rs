@@ -23,11 +23,11 @@ use std::time::Instant;
 use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
 use bamqp_core::hops::{may_pass_on, may_take};
 use bamqp_core::http::request::Request;
-use bamqp_core::message::Fingerprint;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
 use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::signature::{FIRST_BUFFER_BYTES, verify_first};
 use bamqp_core::time::Span;
 
@@ -243,7 +243,7 @@ impl Serve {
         Way { from: self.terms().wan_address, via: &self.via, live: &self.live }
     }
 
-    fn hello(&self, is_peer: bool) -> Hello {
+    fn hello(&self, is_peer: bool, about: Option<SessionId>) -> Hello {
         let details = is_peer.then(|| Details {
             bandwidth: self.terms().bandwidth,
             load: u32::try_from(self.sessions.count(Instant::now())).unwrap_or(u32::MAX),
@@ -251,7 +251,17 @@ impl Serve {
             losses: 0, // nothing counts them yet
         });
         let challenge = is_peer.then(|| self.challenge()).flatten();
-        Hello { key: self.key, details, challenge }
+        let takes_part = is_peer && about.is_some_and(|session| self.takes_part(session));
+        Hello { key: self.key, details, challenge, takes_part }
+    }
+
+    /// Whether this router works for that session, or coordinates it.
+    fn takes_part(&self, session: SessionId) -> bool {
+        self.sessions.find(session, Instant::now()).is_some() || self.coordinates(session)
+    }
+
+    fn coordinates(&self, session: SessionId) -> bool {
+        self.shared().is_some_and(|shared| shared.sessions.has(session))
     }
 
     /// A new challenge; `None` if the kernel gives no randomness.
@@ -299,8 +309,7 @@ impl Serve {
             return Err(declined(DeclineReason::DuplicateSession, 0));
         }
         // Our own, which came back to us over others: that would never end.
-        let is_own = known.is_none() && self.shared().is_some_and(|shared| shared.sessions.has(init.session));
-        if is_own {
+        if known.is_none() && self.coordinates(init.session) {
             return Err(declined(DeclineReason::DuplicateSession, 0));
         }
         if !may_take(init.hops, self.terms().max_hops) {

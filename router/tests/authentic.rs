@@ -29,7 +29,7 @@ use bamqp_router::keys::KeyPair;
 use bamqp_router::live::Live;
 use bamqp_router::net::{self, PollFd};
 use bamqp_router::peers::Peers;
-use bamqp_router::session::Session;
+use bamqp_router::session::{Session, Work};
 use bamqp_router::trust_store::TrustStore;
 
 use bed::{A, B, Bed, Line, SEED, STRANGER, id, seed_of};
@@ -256,7 +256,8 @@ impl Coordinator {
             accept: None,
         };
         let own = OwnLink { rate: 1_000_000, rtt: Span::from_millis(10), hold: 65_536 };
-        let session = Session::new(id(1), Arc::new(file), 0..TOTAL, 1 << 20, own, Vec::new()).unwrap();
+        let session =
+            Session::new(id(1), Arc::new(file), Work::Response(0..TOTAL), 1 << 20, own, Vec::new()).unwrap();
         let trust = Arc::new(TrustStore::open(&config));
         let peers = Peers::new(&config, keyring.clone(), trust).unwrap();
         Coordinator { peers, keyring, live: Live::default(), session }

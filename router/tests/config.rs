@@ -66,7 +66,8 @@ fn every_option_is_read() {
            option bandwidth '20M'
            option max_clients '7'
            option max_sessions '2'
-           option max_peer_sessions '3'",
+           option max_peer_sessions '3'
+           option max_hops '1'",
     )
     .unwrap();
     let expected = Config {
@@ -94,6 +95,7 @@ fn every_option_is_read() {
         max_clients: Some(7),
         max_sessions: Some(2),
         max_peer_sessions: Some(3),
+        max_hops: 1,
         peers: Vec::new(),
     };
     assert_eq!(config, expected);

@@ -22,7 +22,7 @@ use bamqp_router::keys::{KeyPair, fingerprint_of};
 use bamqp_router::live::Live;
 use bamqp_router::peers::{PeerState, Peers, Trouble};
 use bamqp_router::serve::HOLD_BYTES;
-use bamqp_router::session::{Helper, Session};
+use bamqp_router::session::{Helper, Session, Work};
 use bamqp_router::trust_store::TrustStore;
 
 use bed::{A, Bed, SEED, eventually, id, seed_of};
@@ -93,7 +93,7 @@ fn session(number: u8, uri: &str) -> Arc<Session> {
         accept: None,
     };
     let own = OwnLink { rate: 1_000_000, rtt: Span::from_millis(10), hold: 65_536 };
-    Session::new(id(number), Arc::new(file), 0..1_000_000, 1 << 20, own, Vec::new()).unwrap()
+    Session::new(id(number), Arc::new(file), Work::Response(0..1_000_000), 1 << 20, own, Vec::new()).unwrap()
 }
 
 const URI: &str = "http://127.0.20.1:80/file";

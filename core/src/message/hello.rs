@@ -2,9 +2,10 @@
 
 use core::fmt;
 
-use super::{Fingerprint, MessageError, optional, parsed, required, required_number};
+use super::{Fingerprint, MessageError, SessionId, optional, parsed, required, required_number};
 use crate::channel::Challenge;
 use crate::http::decimal;
+use crate::http::fields::Fields;
 use crate::http::response::Response;
 use crate::http::write::HeadWriter;
 use crate::time::Span;
@@ -18,6 +19,9 @@ pub struct Hello {
     pub details: Option<Details>,
     /// Only for configured peers: what their next INIT on this connection has to answer.
     pub challenge: Option<Challenge>,
+    /// Only for configured peers: whether it has to do with the session that they asked about, so that an INIT would be in
+    /// vain.
+    pub takes_part: bool,
 }
 
 /// What a configured peer gets to know.
@@ -38,6 +42,21 @@ pub fn write_request(head: &mut HeadWriter<'_>, host: &dyn fmt::Display) {
     head.request("GET", "/HELLO").field_args("Host", format_args!("{host}"));
 }
 
+/// The same, asking whether the peer takes part in `session` already: an INIT would cost a signature.
+pub fn write_request_about(head: &mut HeadWriter<'_>, host: &dyn fmt::Display, session: SessionId) {
+    write_request(head, host);
+    head.field_args(SESSION, format_args!("{session}"));
+}
+
+/// The session that a HELLO asks about.
+pub(super) fn parse_request(fields: &Fields<'_>) -> Result<Option<SessionId>, MessageError> {
+    let session = optional(fields, SESSION)?.map(str::parse).transpose();
+    session.map_err(|_| MessageError::Malformed(SESSION))
+}
+
+const SESSION: &str = "BAMQP-Session";
+const TAKES_PART: &str = "BAMQP-Takes-Part";
+
 impl Hello {
     /// Writes the answer, up to the end of the fields.
     pub fn write(&self, head: &mut HeadWriter<'_>) {
@@ -46,6 +65,9 @@ impl Hello {
             head.field_args("BAMQP-Bandwidth", format_args!("{bandwidth}"))
                 .field_args("BAMQP-Load", format_args!("{load}"))
                 .field_args("BAMQP-Quality", format_args!("rtt={}, losses={losses}", rtt.as_micros()));
+        }
+        if self.takes_part {
+            head.field(TAKES_PART, "yes");
         }
         if let Some(challenge) = self.challenge {
             head.field_args("BAMQP-Challenge", format_args!("{challenge}"));
@@ -67,13 +89,14 @@ impl Hello {
         let challenge = optional(fields, CHALLENGE)?.map(str::parse).transpose();
         let challenge = challenge.map_err(|_| MessageError::Malformed(CHALLENGE))?;
         if optional(fields, "BAMQP-Bandwidth")?.is_none() {
-            return Ok(Hello { key, details: None, challenge });
+            return Ok(Hello { key, details: None, challenge, takes_part: false });
         }
         let bandwidth = required_number(fields, "BAMQP-Bandwidth")?;
         let load = required_number(fields, "BAMQP-Load")?;
         let (rtt, losses) =
             quality(required(fields, "BAMQP-Quality")?).ok_or(MessageError::Malformed("BAMQP-Quality"))?;
-        Ok(Hello { key, details: Some(Details { bandwidth, load, rtt, losses }), challenge })
+        let takes_part = optional(fields, TAKES_PART)?.is_some();
+        Ok(Hello { key, details: Some(Details { bandwidth, load, rtt, losses }), challenge, takes_part })
     }
 }
 

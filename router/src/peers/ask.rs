@@ -117,12 +117,15 @@ pub(super) struct Accepted {
     pub hold: u32,
 }
 
-/// HELLO; keeps the challenge.
-pub(super) fn hello(line: &mut Line, entry: &Entry) -> Result<Hello, Trouble> {
+/// HELLO, perhaps about a session; keeps the challenge.
+pub(super) fn hello(line: &mut Line, entry: &Entry, about: Option<SessionId>) -> Result<Hello, Trouble> {
     let hello = exchange(
         &line.socket,
         |mut head| {
-            hello::write_request(&mut head, &entry.address);
+            match about {
+                Some(session) => hello::write_request_about(&mut head, &entry.address, session),
+                None => hello::write_request(&mut head, &entry.address),
+            }
             Ok((head.finish().map_err(SignError::Write)?, ()))
         },
         |response, ()| Ok(Hello::parse(response)?),
@@ -139,8 +142,10 @@ pub(super) fn init(
     session: &Session,
 ) -> Result<Accepted, Trouble> {
     let neighbour = keyring.find(entry.key).ok_or(Trouble::NoKey)?;
-    if line.challenge.is_none() {
-        hello(line, entry)?;
+    // The first coordinator may have asked it, too.
+    let about = session.commission.as_ref().map(|_| session.id);
+    if (line.challenge.is_none() || about.is_some()) && hello(line, entry, about)?.takes_part {
+        return Err(Trouble::Declined(DeclineReason::DuplicateSession, 0));
     }
     // Good for one.
     let challenge = line.challenge.take().ok_or(Trouble::NotKnown)?;

@@ -178,6 +178,9 @@ impl<'a> Errand<'a> {
         }
         // When none of them takes part any more, we work alone.
         let pooled = self.failed.is_none() && self.pool.as_mut().is_some_and(|pool| pool.ask(range.clone()));
+        if !pooled && self.due.iter().all(|due| due.via == Via::Origin) && !self.pool_holds() {
+            self.pool = None;
+        }
         let via = if pooled { Via::Pool } else { Via::Origin };
         if self.due.push_back(Due { range: range.clone(), request, via }).is_err() || self.failed.is_some() {
             return; // a chunk that is due after one that failed fails with it
@@ -201,6 +204,10 @@ impl<'a> Errand<'a> {
     /// Whether something was fetched and not given out yet.
     pub fn holds_bytes(&self) -> bool {
         !self.held().is_empty()
+    }
+
+    fn pool_holds(&self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| !pool.held().is_empty())
     }
 
     fn held(&self) -> &[u8] {
@@ -511,7 +518,7 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let live = Live::default();
         let session = session(&[closed(), closed()]);
-        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live });
+        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live }, None);
         errand.ask(0..4, request(1));
         errand.ask(4..10, request(2));
         for place in 1..=2 {

@@ -69,8 +69,14 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let (hear, options): (fn(u8, u8) -> bool, fn(u8) -> &'static str) = (|_, _| true, |_| "");
-        Setup { megabytes: 8, routers: 3, nginx: Default::default(), ports: Vec::new(), hear, options }
+        Setup {
+            megabytes: 8,
+            routers: 3,
+            nginx: Default::default(),
+            ports: Vec::new(),
+            hear: |_, _| true,
+            options: |_| "",
+        }
     }
 }
 

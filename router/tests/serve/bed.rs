@@ -319,7 +319,6 @@ impl Line {
     pub fn init_to(
         &mut self,
         recipient: Fingerprint,
-        first: None,
         session: SessionId,
         uri: &str,
         size: u64,
@@ -345,7 +344,6 @@ impl Line {
     pub fn signed_init(
         &mut self,
         recipient: Fingerprint,
-        first: None,
         session: SessionId,
         uri: &str,
         size: u64,

@@ -31,7 +31,10 @@ fn hello_tells_strangers_the_key_alone_and_peers_how_it_is() {
     let origin = Origin::start(TOTAL, |_, _| Reply::Range);
     let bed = Bed::start(&[origin.address.port()]);
     let hello = |line: &mut Line| line.hello().unwrap().with(|response| Hello::parse(response).unwrap());
-    assert_eq!(hello(&mut bed.connect(STRANGER)), Hello { key: bed.key, details: None, challenge: None });
+    assert_eq!(
+        hello(&mut bed.connect(STRANGER)),
+        Hello { key: bed.key, details: None, challenge: None, takes_part: false }
+    );
     let mut line = bed.connect(A);
     let details = hello(&mut line).details.unwrap();
     assert_eq!((details.bandwidth, details.load, details.rtt.as_micros()), (20_000_000, 0, 0));

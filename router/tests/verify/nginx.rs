@@ -21,7 +21,9 @@ const SERVER: &str = "location /asked/ { alias @AT@/www/; limit_rate 2m; access_
     location /lied/ { alias @AT@/$version/; limit_rate 2m; }";
 
 fn setup(routers: u8) -> Setup {
-    Setup { routers, nginx: [HTTP.into(), SERVER.into()], ..Setup::default() }
+    // Here it is about router 1; that others find out who lies when they pass work on is seen in tests/hops.rs.
+    let options = |_| " option max_hops '1'\n";
+    Setup { routers, nginx: [HTTP.into(), SERVER.into()], options, ..Setup::default() }
 }
 
 /// A request that nginx has logged: who asked, how many ranges of which length at most, the status, the connection.

@@ -42,8 +42,8 @@ impl<'a> Counter<'a> {
         let handled = match message {
             PeerRequest::Chunk(chunk) => self.chunk(request, &chunk)?,
             _ if !self.is_quiet() => Handled::Later,
-            PeerRequest::Hello => {
-                let hello = self.serve.hello(self.visit.is_peer);
+            PeerRequest::Hello(about) => {
+                let hello = self.serve.hello(self.visit.is_peer, about);
                 self.challenge = hello.challenge;
                 self.answer(|head| hello.write(head))?
             }
