@@ -396,7 +396,8 @@ impl Spare {
             (State::Offering, capacity) => {
                 let used = self.present.max(self.steady);
                 let is_idle = used <= capacity / NOISE;
-                let free = if is_idle { capacity } else { capacity.saturating_sub(used + capacity / HEADROOM) };
+                let free =
+                    if is_idle { capacity } else { capacity.saturating_sub(used + capacity / HEADROOM) };
                 let rate = (free.saturating_mul(share.into()) / 100).max(floor);
                 let is_probe = line == 0 && self.probe > Span::ZERO;
                 let is_paced = !is_idle || (share < 100 && !is_probe);

@@ -17,7 +17,8 @@ fn unset(running: u32) -> Now {
 
 #[test]
 fn a_day_ends_at_midnight_and_a_month_with_its_last_day() {
-    let (mut day, mut month) = (Period::new(Length::Day, at(0, FEBRUARY)), Period::new(Length::Month, at(0, FEBRUARY)));
+    let (mut day, mut month) =
+        (Period::new(Length::Day, at(0, FEBRUARY)), Period::new(Length::Month, at(0, FEBRUARY)));
     for period in [&mut day, &mut month] {
         period.add(100, at(0, FEBRUARY));
         assert_eq!(period.check(101, at(0, FEBRUARY)), Ok(()));

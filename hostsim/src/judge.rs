@@ -122,6 +122,7 @@ mod tests {
             requests: 1,
             timeouts: 0,
             failures: 0,
+            withdrawals: 0,
             violations: 0,
             duplicates: 0,
             checked: 0,

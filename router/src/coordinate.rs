@@ -208,7 +208,8 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     session.count_copied(LaneId::ORIGINAL, (range.start - job.pool.range.start) as u32);
     log::info!("session {}: {} with {} peers", session.id, session.file.uri, session.helpers.len());
     let via = shared.via.clone();
-    let source = Source::Origin { address: job.origin_address, from: shared.config.wan_address, via };
+    let (address, from) = (job.origin_address, shared.config.wan_address);
+    let source = Source::Origin { address, from, via, uplink: None };
     let original = Fetcher::resume(session.file.clone(), source.clone(), job.origin.clone(), range);
     if !start(shared, &session, LaneId::ORIGINAL, Link::Original(Box::new(original))) {
         shared.sessions.end(&session);

@@ -90,6 +90,9 @@ impl Lane {
     fn tell(&mut self, event: LaneEvent<'_, Slot>) -> LaneDo<Slot> {
         if let LaneEvent::Failed { why, .. } = &event {
             log::info!("session {}: lane {} failed: {why}", self.session.id, self.name());
+            if let (Fault::Withdrawn(seconds), Link::Peer(peer)) = (why, &self.link) {
+                self.shared.peers.leave_alone(*peer, *seconds);
+            }
             self.close();
         }
         self.session.lane(self.id, event)

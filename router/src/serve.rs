@@ -43,6 +43,7 @@ use crate::net;
 use crate::origin::{Gate, OriginError};
 use crate::sparingly::Sparingly;
 use crate::trust_store::TrustStore;
+use crate::uplink::Uplink;
 
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::{MAX_STRANGERS, Visit};
@@ -65,6 +66,7 @@ pub struct Serve {
     live: Arc<Live>,
     doors: Arc<Doors>,
     trust: Arc<TrustStore>,
+    uplink: Arc<Uplink>,
     sessions: Sessions,
     quota: Quota,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
@@ -87,8 +89,6 @@ pub struct Terms {
     pub ledger: Option<Arc<Ledger>>,
     /// Where connections to the internet come from.
     pub wan_address: Option<IpAddr>,
-    /// Bits per second that are offered.
-    pub bandwidth: u64,
     /// The configured routers.
     pub peers: Vec<Peer>,
     /// Most downloads at a time.
@@ -106,9 +106,9 @@ impl Terms {
         gate: Arc<Gate>,
         ledger: Option<Arc<Ledger>>,
     ) -> Terms {
-        let (wan_address, bandwidth, peers) = (config.wan_address, config.bandwidth, config.peers.clone());
+        let (wan_address, peers) = (config.wan_address, config.partners().to_vec());
         let log_bytes = config.log_size.saturating_mul(config.log_files.into());
-        Terms { keyring, gate, ledger, wan_address, bandwidth, peers, sessions, log_bytes }
+        Terms { keyring, gate, ledger, wan_address, peers, sessions, log_bytes }
     }
 }
 
@@ -147,7 +147,13 @@ impl Report {
 
 impl Serve {
     /// The peer side of a router. `via` is its pseudonym towards origins.
-    pub fn new(terms: Terms, via: &str, live: Arc<Live>, trust: Arc<TrustStore>) -> Serve {
+    pub fn new(
+        terms: Terms,
+        via: &str,
+        live: Arc<Live>,
+        trust: Arc<TrustStore>,
+        uplink: Arc<Uplink>,
+    ) -> Serve {
         let most = usize::from(terms.sessions);
         Serve {
             key: terms.keyring.me().fingerprint(),
@@ -155,6 +161,7 @@ impl Serve {
             live,
             doors: Arc::new(Doors::new(&terms.peers, 2 * most)),
             trust,
+            uplink,
             sessions: Sessions::new(most),
             quota: Quota::new(terms.log_bytes),
             terms: Mutex::new(Arc::new(terms)),
@@ -219,12 +226,12 @@ impl Serve {
     }
 
     fn way(&self) -> Way<'_> {
-        Way { from: self.terms().wan_address, via: &self.via, live: &self.live }
+        Way { uplink: &self.uplink, from: self.terms().wan_address, via: &self.via, live: &self.live }
     }
 
     fn hello(&self, is_peer: bool) -> Hello {
         let details = is_peer.then(|| Details {
-            bandwidth: self.terms().bandwidth,
+            bandwidth: self.offered(),
             load: u32::try_from(self.sessions.count(Instant::now())).unwrap_or(u32::MAX),
             rtt: Span::from_micros(self.round_trip.load(Ordering::Relaxed).into()),
             losses: 0, // nothing counts them yet
@@ -247,7 +254,12 @@ impl Serve {
 
     /// Bits per second that each session can be promised now; 0: unknown.
     fn share(&self) -> u64 {
-        self.terms().bandwidth / self.sessions.count(Instant::now()).max(1) as u64
+        self.offered() / self.sessions.count(Instant::now()).max(1) as u64
+    }
+
+    /// Bits per second that are offered to all neighbours together; 0: unknown, or nothing now.
+    fn offered(&self) -> u64 {
+        self.uplink.offer().rate().unwrap_or(0).saturating_mul(8)
     }
 
     /// Enters the session of an INIT, if it may be, and writes the INIT down; `head` is all of it, which came from there.
@@ -273,6 +285,9 @@ impl Serve {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
+        if let Some(seconds) = self.uplink.withdrawn_for() {
+            return Err(declined(DeclineReason::Busy, seconds));
+        }
         let known = self.sessions.find(init.session, now);
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
             return Err(declined(DeclineReason::DuplicateSession, 0));

@@ -190,6 +190,7 @@ impl Session {
             requests: lane.stats.requests,
             timeouts: lane.stats.timeouts,
             failures: lane.stats.failures,
+            withdrawals: lane.stats.withdrawals,
             violations: lane.stats.violations,
             duplicates: lane.stats.duplicates,
             checked: lane.stats.checked,
@@ -234,6 +235,7 @@ impl Session {
                 requests: lane.stats.requests,
                 timeouts: lane.stats.timeouts,
                 drops: lane.stats.failures,
+                withdrawals: lane.stats.withdrawals,
                 bytes: lane.stats.bytes,
                 violation: match lane.stats.verdict {
                     Some(Dispute::Lie) => Some(Violation::Lie),

@@ -191,8 +191,7 @@ impl Uplink {
         let old = inner.spare.state();
         inner.spare.sample(now, Sample { total: payload(before, after), ours, stray });
         self.apply(&inner);
-        let (state, household, line) =
-            (inner.spare.state(), inner.spare.household(), inner.spare.capacity());
+        let (state, household, line) = (inner.spare.state(), inner.spare.household(), inner.spare.capacity());
         drop(inner);
         if core::mem::discriminant(&old) != core::mem::discriminant(&state) {
             log::info!("helping: {state}; the household uses {household} bytes/s, the line carries {line}");
@@ -275,9 +274,9 @@ impl Uplink {
         }
         match self.offer() {
             Offer::Open { .. } => None,
-            Offer::Withdrawn { left } => {
-                Some(u32::try_from((left + Span::from_millis(999)).as_millis() / 1000).unwrap_or(u32::MAX).max(1))
-            }
+            Offer::Withdrawn { left } => Some(
+                u32::try_from((left + Span::from_millis(999)).as_millis() / 1000).unwrap_or(u32::MAX).max(1),
+            ),
         }
     }
 
@@ -324,15 +323,15 @@ impl Uplink {
 }
 
 fn terms(config: &Config) -> Terms {
-    Terms { line: config.bandwidth / 8, share: config.share, floor: config.floor / 8 }
+    Terms { line: config.bandwidth / 8, share: config.helping.share, floor: config.helping.floor / 8 }
 }
 
 /// A router that its neighbours reach over loopback is a lab: what other programs of the machine fetch is nobody's household.
 fn place(config: &Config) -> Place {
     let is_lab = config.peer_listen.is_none_or(|address| address.ip().is_loopback());
     Place {
-        counters: config.wan_counters.clone(),
-        interface: config.wan_interface.clone(),
-        is_lab: is_lab && config.wan_interface.is_none(),
+        counters: config.helping.wan_counters.clone(),
+        interface: config.helping.wan_interface.clone(),
+        is_lab: is_lab && config.helping.wan_interface.is_none(),
     }
 }

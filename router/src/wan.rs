@@ -118,7 +118,9 @@ mod tests {
     fn without_ipv4_it_is_that_of_ipv6() {
         let zeros = "00000000000000000000000000000000";
         let reject = format!("{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200     lo\n");
-        let wan = format!("{zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 1 0 00450003     wan6\n");
+        let wan = format!(
+            "{zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 1 0 00450003     wan6\n"
+        );
         let lan = format!("fd09{} 40 {zeros} 00 {zeros} 00000100 1 0 00000001 br-lan\n", &zeros[4..]);
         assert_eq!(ipv6_default(&format!("{reject}{lan}{wan}")).as_deref(), Some("wan6"));
         assert_eq!(ipv6_default(&format!("{reject}{lan}")), None);

@@ -22,6 +22,7 @@ use crate::fetch::{Fetcher, Progress, Source};
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
 use crate::pace::{LOOK_AFTER, Pace};
+use crate::uplink::Uplink;
 
 /// How long an address of the origin may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ const BUFFER_BYTES: usize = 32 * 1024;
 /// The way to origins, as all errands use it.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
+    /// The line, which the household shares.
+    pub uplink: &'a Arc<Uplink>,
     /// Where connections to the internet come from.
     pub from: Option<IpAddr>,
     /// Our pseudonym.
@@ -101,6 +104,8 @@ pub struct Errand<'a> {
     heard: Instant,
     /// Addresses in a row that did not answer.
     unreachable: usize,
+    /// The household gets its part of the line first: nothing is read before then.
+    paced_until: Option<Instant>,
 }
 
 impl<'a> Errand<'a> {
@@ -127,6 +132,7 @@ impl<'a> Errand<'a> {
             pace: None,
             heard: Instant::now(),
             unreachable: 0,
+            paced_until: None,
         }
     }
 
@@ -199,8 +205,20 @@ impl<'a> Errand<'a> {
             if let Some(reason) = self.failed {
                 return self.give_up(&chunk, request, reason);
             }
-            match self.fetcher.read(&mut self.buffer, self.way.live) {
-                Ok(Progress::Bytes(bytes)) => return self.moved(chunk, request, bytes, now),
+            let most = match self.way.uplink.ask(self.buffer.len()) {
+                Ok(most) => most,
+                Err(until) => {
+                    self.paced_until = Some(until);
+                    return Step::Wait;
+                }
+            };
+            self.paced_until = None;
+            let room = self.buffer.get_mut(..most).unwrap_or_default();
+            match self.fetcher.read(room, self.way.live) {
+                Ok(Progress::Bytes(bytes)) => {
+                    self.way.uplink.spend(bytes);
+                    return self.moved(chunk, request, bytes, now);
+                }
                 Ok(Progress::Blocked | Progress::Idle) => return Step::Wait,
                 Err(fault) => self.fail(fault),
             }
@@ -289,6 +307,7 @@ impl<'a> Errand<'a> {
         if self.due.is_empty() || self.failed.is_some() {
             return None;
         }
+        let reading = reading && self.paced_until.is_none();
         let mark = match (&self.pace, self.left) {
             (Some(pace), Some(left)) => pace.wanted(left),
             _ => 1,
@@ -314,6 +333,19 @@ impl<'a> Errand<'a> {
         self.heard = now;
     }
 
+    /// If the household's part of the line comes first now: when to go on.
+    pub fn paced_until(&self) -> Option<Instant> {
+        self.paced_until
+    }
+
+    /// The household needs the line: nothing that is due is fetched any more.
+    pub fn withdraw(&mut self) {
+        if !self.due.is_empty() && self.failed.is_none() {
+            self.failed = Some(DropReason::Busy);
+            self.fetcher = fetcher(&self.session, self.address, self.way);
+        }
+    }
+
     /// Until when the origin may be silent.
     pub fn deadline(&self) -> Instant {
         self.heard + if self.fetcher.is_connected() { SILENCE } else { CONNECT }
@@ -329,7 +361,8 @@ impl<'a> Errand<'a> {
 fn fetcher(session: &Session, address: usize, way: Way<'_>) -> Fetcher {
     // The addresses are never none: resolving would have failed.
     let address = session.addresses.get(address).copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let source = Source::Origin { address, from: way.from, via: way.via.into() };
+    let (from, via, uplink) = (way.from, way.via.into(), Some(way.uplink.clone()));
+    let source = Source::Origin { address, from, via, uplink };
     Fetcher::new(session.file.clone(), source, None)
 }
 
@@ -345,6 +378,7 @@ fn reason(fault: Fault) -> DropReason {
         | Fault::WrongLength
         | Fault::Encoded
         | Fault::Declined
+        | Fault::Withdrawn(_)
         | Fault::Unauthentic
         | Fault::Corrupt
         | Fault::Mismatch
@@ -378,6 +412,10 @@ mod tests {
         Arc::new(Session::new(id, callee(1, id), file, addresses, Instant::now()))
     }
 
+    fn uplink() -> Arc<Uplink> {
+        Arc::new(Uplink::new(&crate::config::Config::default()).unwrap())
+    }
+
     /// What comes of the oldest chunk.
     fn outcome(errand: &mut Errand<'_>) -> Step {
         let soon = Instant::now() + Duration::from_secs(10);
@@ -396,7 +434,8 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let origin = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = Live::default();
-        let way = Way { from: None, via: "test", live: &live };
+        let uplink = uplink();
+        let way = Way { uplink: &uplink, from: None, via: "test", live: &live };
         let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
         let mut errand = Errand::new(session.clone(), way);
         errand.ask(0..4, request(1));
@@ -424,7 +463,8 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let live = Live::default();
         let session = session(&[closed(), closed()]);
-        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live });
+        let uplink = uplink();
+        let mut errand = Errand::new(session, Way { uplink: &uplink, from: None, via: "test", live: &live });
         errand.ask(0..4, request(1));
         errand.ask(4..10, request(2));
         for place in 1..=2 {

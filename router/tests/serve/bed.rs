@@ -30,6 +30,7 @@ use bamqp_router::net;
 use bamqp_router::origin::Gate;
 use bamqp_router::serve::{Serve, Terms};
 use bamqp_router::trust_store::TrustStore;
+use bamqp_router::uplink::Uplink;
 
 /// The configured coordinators, and one that is not.
 pub const A: &str = "127.0.10.1";
@@ -95,6 +96,7 @@ impl Bed {
             fetch_ports: ports.to_vec(),
             max_peer_sessions: Some(3),
             bandwidth: 20_000_000,
+            peer_listen: Some(address),
             state_dir: "/nonexistent".into(),
             log_dir: log_dir(),
             peers: vec![peer("a", A), peer("b", B)],
@@ -108,7 +110,8 @@ impl Bed {
         let ledger = Arc::new(Ledger::open(&config, pair.public()).unwrap());
         let sessions = config.max_peer_sessions.unwrap();
         let terms = Terms::of(&config, sessions, keyring.clone(), gate, Some(ledger.clone()));
-        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone()));
+        let uplink = Arc::new(Uplink::new(&config).unwrap());
+        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone(), uplink));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();

@@ -21,7 +21,7 @@ use super::{Counter, Handled};
 use crate::serve::desk::End;
 use crate::serve::errand::Errand;
 use crate::serve::sessions::Session;
-use crate::serve::{HOLD_BYTES, No};
+use crate::serve::{BUSY_FOR, HOLD_BYTES, No};
 
 impl<'a> Counter<'a> {
     /// Handles a request if its turn has come; `head` is all of it as it came.
@@ -122,19 +122,28 @@ impl<'a> Counter<'a> {
             _ => {}
         }
         let has_errand = known.is_some();
+        let withdrawn = self.serve.uplink.withdrawn_for();
+        if withdrawn.is_some() && !self.is_quiet() {
+            return Ok(Handled::Later); // what is due before it is given up first
+        }
         let (callee, to) = match self.check(request, &session) {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(refusal),
         };
-        let refused = match is_within {
-            true => self.serve.log_chunk(&session, chunk.range.clone()).err().map(|_| DropReason::Busy),
-            false => Some(DropReason::BadRange),
+        let refused = match (is_within, withdrawn) {
+            (false, _) => Some((DropReason::BadRange, 0)),
+            (true, Some(seconds)) => Some((DropReason::Busy, seconds)),
+            (true, None) => self
+                .serve
+                .log_chunk(&session, chunk.range.clone())
+                .err()
+                .map(|_| (DropReason::Busy, BUSY_FOR)),
         };
-        if let Some(reason) = refused {
+        if let Some((reason, retry_after)) = refused {
             if !self.is_quiet() {
                 return Err(End::Cut); // the log filled up just now, in the middle of another answer
             }
-            let drop = Drop { session: session.id, reason, retry_after: 0 };
+            let drop = Drop { session: session.id, reason, retry_after };
             return self.sign(&callee, &to, |head| drop.write_answer(head));
         }
         if !has_errand {
