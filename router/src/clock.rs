@@ -57,3 +57,23 @@ pub fn set_clock() -> Option<u64> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
     is_set.then_some(since.as_secs())
 }
+
+/// Seconds since 1970 in local time, if there is a sign that the clock was set.
+pub fn local_time() -> Option<u64> {
+    let now = set_clock()?;
+    now.checked_add_signed(ahead_of_utc(now))
+}
+
+/// By how many seconds local time is ahead of UTC; 0 if nobody knows.
+fn ahead_of_utc(now: u64) -> i64 {
+    let Ok(now) = libc::time_t::try_from(now) else { return 0 };
+    let mut fields = core::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: `now` lives for the whole call, and `fields` is room for the one structure that is written.
+    let result = unsafe { libc::localtime_r(&now, fields.as_mut_ptr()) };
+    if result.is_null() {
+        return 0;
+    }
+    // SAFETY: the call succeeded, so it was filled; all zeros would be a valid value as well.
+    let fields = unsafe { fields.assume_init() };
+    i64::from(fields.tm_gmtoff)
+}

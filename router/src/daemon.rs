@@ -26,7 +26,7 @@ use crate::own_link::OwnLinkRecord;
 use crate::own_networks;
 use crate::peers::Peers;
 use crate::seats::Seats;
-use crate::serve::{Serve, Terms};
+use crate::serve::{Serve, Terms, Usage};
 use crate::status::{SessionReport, Sessions};
 use crate::trust_store::TrustStore;
 use crate::uplink::Uplink;
@@ -59,6 +59,8 @@ pub struct Shared {
     pub serve: Arc<Serve>,
     /// The internet line, as far as it is shared with them.
     pub uplink: Arc<Uplink>,
+    /// What was fetched for them.
+    pub usage: Arc<Usage>,
     /// The pooled downloads of this household.
     pub sessions: Arc<Sessions>,
     /// Which origins are not to be pooled.
@@ -244,6 +246,7 @@ impl Daemon {
         let discovery = Arc::new(Discovery::new(*key.public()).map_err(StartError::System)?);
         discovery.renew(&config, accept::peer_address(&listeners));
         let via = format!("bamqp-{}", key.fingerprint());
+        let usage = Arc::new(Usage::open(&config, trust.clone()));
         let uplink = Arc::new(Uplink::new(&config).map_err(StartError::System)?);
         let sessions = budget.counts.peer_sessions;
         let terms = Terms::of(&config, sessions, keyring.clone(), gate.clone(), ledger.clone());
@@ -251,7 +254,15 @@ impl Daemon {
         let shared = Arc::new(Shared {
             peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
             discovery,
-            serve: Arc::new(Serve::new(terms, &via, live.clone(), trust.clone(), uplink.clone())),
+            serve: Arc::new(Serve::new(
+                terms,
+                &via,
+                live.clone(),
+                trust.clone(),
+                uplink.clone(),
+                usage.clone(),
+            )),
+            usage,
             uplink,
             ledger,
             trust,
@@ -362,6 +373,7 @@ impl Drop for Daemon {
         if let Some(ledger) = &shared.ledger {
             ledger.stop();
         }
+        shared.usage.close();
         shared.trust.close();
     }
 }

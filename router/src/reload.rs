@@ -88,6 +88,7 @@ impl Hub {
             ledger,
             serve: old.serve.clone(),
             uplink: old.uplink.clone(),
+            usage: old.usage.clone(),
             sessions: old.sessions.clone(),
             origins: old.origins.clone(),
             own_link: old.own_link.clone(),

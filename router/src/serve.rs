@@ -6,12 +6,14 @@
 //!             ◀──206, bytes─────   (hashed on their way)      ◀──206, bytes──
 //! ```
 
+mod admission;
 mod counter;
 mod desk;
 mod doors;
 mod errand;
 mod quota;
 mod sessions;
+mod usage;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
@@ -26,7 +28,7 @@ use bamqp_core::message::Fingerprint;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
-use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::time::Span;
 
 use self::desk::Desk;
@@ -34,7 +36,7 @@ use self::doors::Doors;
 use self::errand::Way;
 use self::quota::{Exceeded, Quota};
 use self::sessions::{Session, Sessions};
-use crate::config::{Config, Peer};
+use crate::config::{Config, Helping, Peer};
 use crate::fetch::File;
 use crate::keyring::Keyring;
 use crate::ledger_file::{AppendError, InitRecord, Ledger};
@@ -48,6 +50,7 @@ use crate::uplink::Uplink;
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::{MAX_STRANGERS, Visit};
 pub use self::sessions::SILENCE;
+pub use self::usage::Usage;
 
 /// What ACCEPT promises to hold while the coordinator does not read: the send buffer towards it, in bytes. There is
 /// some more in the pipe and in the origin's connection, which is not promised.
@@ -67,6 +70,7 @@ pub struct Serve {
     doors: Arc<Doors>,
     trust: Arc<TrustStore>,
     uplink: Arc<Uplink>,
+    usage: Arc<Usage>,
     sessions: Sessions,
     quota: Quota,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
@@ -95,6 +99,8 @@ pub struct Terms {
     pub sessions: u16,
     /// Most bytes of the log.
     pub log_bytes: u64,
+    /// What the owner allows.
+    pub helping: Helping,
 }
 
 impl Terms {
@@ -108,7 +114,16 @@ impl Terms {
     ) -> Terms {
         let (wan_address, peers) = (config.wan_address, config.partners().to_vec());
         let log_bytes = config.log_size.saturating_mul(config.log_files.into());
-        Terms { keyring, gate, ledger, wan_address, peers, sessions, log_bytes }
+        Terms {
+            keyring,
+            gate,
+            ledger,
+            wan_address,
+            peers,
+            sessions,
+            log_bytes,
+            helping: config.helping.clone(),
+        }
     }
 }
 
@@ -116,6 +131,8 @@ impl Terms {
 enum No {
     /// An answer that the coordinator can believe.
     Decline(Decline),
+    /// The same, and its connection ends.
+    Flood(Decline),
     /// It is not to be had any better than with a MAC that does not fit.
     Refuse(Refusal),
 }
@@ -153,6 +170,7 @@ impl Serve {
         live: Arc<Live>,
         trust: Arc<TrustStore>,
         uplink: Arc<Uplink>,
+        usage: Arc<Usage>,
     ) -> Serve {
         let most = usize::from(terms.sessions);
         Serve {
@@ -162,6 +180,7 @@ impl Serve {
             doors: Arc::new(Doors::new(&terms.peers, 2 * most)),
             trust,
             uplink,
+            usage,
             sessions: Sessions::new(most),
             quota: Quota::new(terms.log_bytes),
             terms: Mutex::new(Arc::new(terms)),
@@ -179,6 +198,7 @@ impl Serve {
     pub fn renew(&self, terms: Terms) {
         let most = usize::from(terms.sessions);
         let keyring = terms.keyring.clone();
+        self.usage.renew(&terms.helping);
         self.doors.renew(&terms.peers, 2 * most);
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
         self.sessions.renew(most, |coordinator| keyring.find(coordinator).is_some());
@@ -213,6 +233,11 @@ impl Serve {
         log::debug!("router {from}: {end}");
     }
 
+    /// How many INITs and chunks of each coordinator were declined because it had had its share.
+    pub fn excess(&self) -> Vec<(Fingerprint, u32)> {
+        self.quota.excess()
+    }
+
     /// What it is doing.
     pub fn report(&self) -> Report {
         Report {
@@ -226,7 +251,13 @@ impl Serve {
     }
 
     fn way(&self) -> Way<'_> {
-        Way { uplink: &self.uplink, from: self.terms().wan_address, via: &self.via, live: &self.live }
+        Way {
+            uplink: &self.uplink,
+            usage: &self.usage,
+            from: self.terms().wan_address,
+            via: &self.via,
+            live: &self.live,
+        }
     }
 
     fn hello(&self, is_peer: bool) -> Hello {
@@ -285,9 +316,8 @@ impl Serve {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
-        if let Some(seconds) = self.uplink.withdrawn_for() {
-            return Err(declined(DeclineReason::Busy, seconds));
-        }
+        self.may_ask(coordinator, from.ip(), now)?;
+        self.may_help(coordinator).map_err(No::Decline)?;
         let known = self.sessions.find(init.session, now);
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
             return Err(declined(DeclineReason::DuplicateSession, 0));
@@ -300,7 +330,7 @@ impl Serve {
             Ok(before) => {
                 log::info!("router {coordinator}: {before} INITs were more than its share of the log")
             }
-            Err(Exceeded { retry_after, is_first }) => {
+            Err(Exceeded { retry_after, is_first, .. }) => {
                 if is_first {
                     log::warn!(
                         "router {coordinator} fills the log: its INITs are declined for {retry_after} s (see log_size)"
@@ -326,6 +356,9 @@ impl Serve {
                 })?
             }
         };
+        if self.is_never_fetched(&init.target, &addresses) {
+            return Err(declined(DeclineReason::RefusedTarget, 0));
+        }
         let file = File {
             uri: init.target.to_string(),
             total: init.size,
@@ -362,10 +395,16 @@ impl Serve {
     }
 
     /// Writes down that bytes of a session's file are going to be fetched.
-    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), AppendError> {
+    ///
+    /// # Errors
+    /// Why they must not be then, and for how many seconds not to ask again.
+    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), (DropReason, u32)> {
+        let filled = self.quota.take_range(session.coordinator, Instant::now());
+        filled.map_err(|exceeded| (DropReason::Quota, exceeded.retry_after))?;
         let terms = self.terms();
-        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped)?;
-        ledger.append_chunk(session.id, range)
+        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped);
+        let logged = ledger.and_then(|ledger| ledger.append_chunk(session.id, range));
+        logged.map_err(|_| (DropReason::Busy, BUSY_FOR))
     }
 
     /// Ends a coordinator's session; what was served in it.

@@ -18,6 +18,7 @@ use heapless::Deque;
 use sha2::{Digest, Sha256};
 
 use super::sessions::Session;
+use super::usage::Usage;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
@@ -38,6 +39,8 @@ const BUFFER_BYTES: usize = 32 * 1024;
 pub struct Way<'a> {
     /// The line, which the household shares.
     pub uplink: &'a Arc<Uplink>,
+    /// Where it is counted what was fetched for whom.
+    pub usage: &'a Usage,
     /// Where connections to the internet come from.
     pub from: Option<IpAddr>,
     /// Our pseudonym.
@@ -237,12 +240,17 @@ impl<'a> Errand<'a> {
         if left == 0 {
             self.due.pop_front();
             self.left = None;
-            self.session.add_served(chunk.clone());
+            self.served(chunk.clone());
             self.digest = Some(ChunkDigest(self.hash.finalize_reset().into()));
         } else {
             self.left = Some(left);
         }
         if has_begun { Step::Moved } else { Step::Begun(Begun { range: chunk, request, previous }) }
+    }
+
+    fn served(&self, range: Range<u64>) {
+        self.way.usage.add(self.session.coordinator, range.end.saturating_sub(range.start));
+        self.session.add_served(range);
     }
 
     fn measure(&mut self, bytes: usize, has_begun: bool, now: Instant) {
@@ -268,7 +276,7 @@ impl<'a> Errand<'a> {
     fn give_up(&mut self, chunk: &Range<u64>, request: Reference, reason: DropReason) -> Step {
         match self.left {
             Some(left) => {
-                self.session.add_served(chunk.start..chunk.end.saturating_sub(left));
+                self.served(chunk.start..chunk.end.saturating_sub(left));
                 Step::Cut
             }
             None => {
@@ -394,10 +402,12 @@ mod tests {
     use bamqp_core::message::SessionId;
 
     use super::*;
+    use crate::config::Config;
     use crate::fetch::File;
     use crate::net::PollFd;
     use crate::origin::Addresses;
     use crate::serve::tests::{callee, request};
+    use crate::trust_store::TrustStore;
 
     fn session(addresses: &[core::net::SocketAddr]) -> Arc<Session> {
         let file = File {
@@ -412,8 +422,10 @@ mod tests {
         Arc::new(Session::new(id, callee(1, id), file, addresses, Instant::now()))
     }
 
-    fn uplink() -> Arc<Uplink> {
-        Arc::new(Uplink::new(&crate::config::Config::default()).unwrap())
+    fn accounts() -> (Arc<Uplink>, Usage) {
+        let config = Config { state_dir: "/nonexistent".into(), ..Config::default() };
+        let trust = Arc::new(TrustStore::open(&config));
+        (Arc::new(Uplink::new(&config).unwrap()), Usage::open(&config, trust))
     }
 
     /// What comes of the oldest chunk.
@@ -434,8 +446,8 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let origin = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = Live::default();
-        let uplink = uplink();
-        let way = Way { uplink: &uplink, from: None, via: "test", live: &live };
+        let (uplink, usage) = accounts();
+        let way = Way { uplink: &uplink, usage: &usage, from: None, via: "test", live: &live };
         let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
         let mut errand = Errand::new(session.clone(), way);
         errand.ask(0..4, request(1));
@@ -463,8 +475,11 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let live = Live::default();
         let session = session(&[closed(), closed()]);
-        let uplink = uplink();
-        let mut errand = Errand::new(session, Way { uplink: &uplink, from: None, via: "test", live: &live });
+        let (uplink, usage) = accounts();
+        let mut errand = Errand::new(
+            session,
+            Way { uplink: &uplink, usage: &usage, from: None, via: "test", live: &live },
+        );
         errand.ask(0..4, request(1));
         errand.ask(4..10, request(2));
         for place in 1..=2 {

@@ -28,7 +28,7 @@ use bamqp_router::ledger_file::Ledger;
 use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
-use bamqp_router::serve::{Serve, Terms};
+use bamqp_router::serve::{Serve, Terms, Usage};
 use bamqp_router::trust_store::TrustStore;
 use bamqp_router::uplink::Uplink;
 
@@ -111,7 +111,8 @@ impl Bed {
         let sessions = config.max_peer_sessions.unwrap();
         let terms = Terms::of(&config, sessions, keyring.clone(), gate, Some(ledger.clone()));
         let uplink = Arc::new(Uplink::new(&config).unwrap());
-        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone(), uplink));
+        let usage = Arc::new(Usage::open(&config, trust.clone()));
+        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone(), uplink, usage));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();

@@ -21,7 +21,7 @@ use super::{Counter, Handled};
 use crate::serve::desk::End;
 use crate::serve::errand::Errand;
 use crate::serve::sessions::Session;
-use crate::serve::{BUSY_FOR, HOLD_BYTES, No};
+use crate::serve::{HOLD_BYTES, No};
 
 impl<'a> Counter<'a> {
     /// Handles a request if its turn has come; `head` is all of it as it came.
@@ -78,14 +78,18 @@ impl<'a> Counter<'a> {
         }
         (self.challenge, self.errand, self.digest) = (None, None, None);
         let (callee, to) = (&introduced.callee, &introduced.request);
-        match serve.begin(request, init, &introduced, head, self.visit.from) {
+        let begun = serve.begin(request, init, &introduced, head, self.visit.from);
+        if let Err(No::Flood(_)) = begun {
+            self.closing = Some(End::Flood);
+        }
+        match begun {
             Ok(session) => {
                 self.last = Some((session.id, Incoming::AFTER_INIT));
                 self.errand = Some(Errand::new(session, serve.way()));
                 let accept = Accept { target: init.target, bandwidth: serve.share(), hold: HOLD_BYTES };
                 self.sign(callee, to, |head| accept.write(head))
             }
-            Err(No::Decline(decline)) => {
+            Err(No::Decline(decline) | No::Flood(decline)) => {
                 if let Some(count) = serve.declined.get(decline.reason.index()) {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -122,24 +126,17 @@ impl<'a> Counter<'a> {
             _ => {}
         }
         let has_errand = known.is_some();
-        let withdrawn = self.serve.uplink.withdrawn_for();
-        if withdrawn.is_some() && !self.is_quiet() {
+        let may_fetch = self.serve.may_fetch(session.coordinator);
+        if may_fetch.is_err() && !self.is_quiet() {
             return Ok(Handled::Later); // what is due before it is given up first
         }
         let (callee, to) = match self.check(request, &session) {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(refusal),
         };
-        let refused = match (is_within, withdrawn) {
-            (false, _) => Some((DropReason::BadRange, 0)),
-            (true, Some(seconds)) => Some((DropReason::Busy, seconds)),
-            (true, None) => self
-                .serve
-                .log_chunk(&session, chunk.range.clone())
-                .err()
-                .map(|_| (DropReason::Busy, BUSY_FOR)),
-        };
-        if let Some((reason, retry_after)) = refused {
+        let may_fetch = if is_within { may_fetch } else { Err((DropReason::BadRange, 0)) };
+        let logged = may_fetch.and_then(|()| self.serve.log_chunk(&session, chunk.range.clone()));
+        if let Err((reason, retry_after)) = logged {
             if !self.is_quiet() {
                 return Err(End::Cut); // the log filled up just now, in the middle of another answer
             }
