@@ -267,13 +267,13 @@ impl Spare {
         let household = rate(self.households(now, sample, took), took);
         self.total = follow(self.total, rate(sample.total, took), took, PRESENT);
         self.present = follow(self.present, household, took, PRESENT);
-        if self.state == State::Offering {
-            self.steady = follow(self.steady, household, took, STEADY);
-        }
         if is_helping {
             self.time_probe(is_paced, took);
         }
         self.judge(now, household, is_helping);
+        if self.state == State::Offering {
+            self.steady = follow(self.steady, household, took, STEADY);
+        }
     }
 
     /// What of a sample is the household's, in bytes.
@@ -389,7 +389,8 @@ impl Spare {
                 Offer::Withdrawn { left: until.since(now).max(calm) }
             }
             (State::Yielding { .. }, _) => {
-                let pace = (self.line() / TRICKLE).max(floor);
+                let line = self.line();
+                let pace = (line / TRICKLE).min(part(line, share)).max(floor);
                 Offer::Open { rate: pace, pace: Some(pace) }
             }
             (State::Offering, 0) => Offer::Open { rate: 0, pace: None },
@@ -398,13 +399,18 @@ impl Spare {
                 let is_idle = used <= capacity / NOISE;
                 let free =
                     if is_idle { capacity } else { capacity.saturating_sub(used + capacity / HEADROOM) };
-                let rate = (free.saturating_mul(share.into()) / 100).max(floor);
+                let rate = part(free, share).max(floor);
                 let is_probe = line == 0 && self.probe > Span::ZERO;
                 let is_paced = !is_idle || (share < 100 && !is_probe);
                 Offer::Open { rate, pace: is_paced.then_some(rate) }
             }
         }
     }
+}
+
+/// So many hundredths of a rate.
+fn part(rate: u64, share: u8) -> u64 {
+    rate.saturating_mul(share.into()) / 100
 }
 
 /// Bytes per second.
