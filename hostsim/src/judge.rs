@@ -37,6 +37,9 @@ pub fn judge(
     match fault.liar() {
         Some(liar) => wrong.extend(judge_liar(&router_name(liar), peers, session, again)),
         None => {
+            if let Fault::Busy { router, .. } = fault {
+                wrong.extend(judge_helper(&router_name(*router), session));
+            }
             if let Fault::Variant { count } = fault {
                 let others = (1..=peers).filter(|router| variant_of(*router, *count) != 0);
                 let others: Vec<String> = others.map(router_name).collect();
@@ -72,6 +75,15 @@ fn judge_liar(
         wrong.push(format!("{liar} lied, and takes part again"));
     }
     wrong
+}
+
+/// A helper whose household woke up while it brought something has to withdraw, and nobody may blame it.
+fn judge_helper(helper: &str, session: &SessionReport) -> Option<String> {
+    let lane = session.lanes.iter().find(|lane| lane.name == helper && lane.bytes > 0)?;
+    if lane.withdrawals == 0 {
+        return Some(format!("the household of {helper} took its line, and {helper} went on helping"));
+    }
+    (lane.timeouts + lane.failures > 0).then(|| format!("{helper} withdrew, which counts as a failure"))
 }
 
 /// `others` are the peers that get another variant than the own link.
@@ -176,6 +188,17 @@ mod tests {
         let options = options("9,9", "lie:B");
         let judge = |verdict| judge(&options, |_| true, Some(&session(&[("B", verdict)])), None).len();
         assert_eq!((judge(Some("open")), judge(Some("lie")), judge(None)), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_helper_whose_household_wakes_up_withdraws_and_is_not_to_blame() {
+        let options = options("9,9", "busy:B@1s");
+        let judge = |withdrawals, failures| {
+            let mut session = session(&[("B", None)]);
+            (session.lanes[0].withdrawals, session.lanes[0].failures) = (withdrawals, failures);
+            judge(&options, |_| true, Some(&session), None).len()
+        };
+        assert_eq!((judge(1, 0), judge(0, 0), judge(1, 1)), (0, 1, 1));
     }
 
     #[test]

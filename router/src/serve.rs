@@ -34,7 +34,7 @@ use bamqp_core::time::Span;
 use self::desk::Desk;
 use self::doors::Doors;
 use self::errand::Way;
-use self::quota::{Exceeded, Quota};
+use self::quota::Quota;
 use self::sessions::{Session, Sessions};
 use crate::config::{Config, Helping, Peer};
 use crate::fetch::File;
@@ -316,7 +316,8 @@ impl Serve {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
-        self.may_ask(coordinator, from.ip(), now)?;
+        let asked = self.quota.ask(coordinator, now);
+        asked.map_err(|why| self.exceeded(coordinator, from.ip(), why, "asks too often"))?;
         self.may_help(coordinator).map_err(No::Decline)?;
         let known = self.sessions.find(init.session, now);
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
@@ -325,19 +326,11 @@ impl Serve {
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
-        match self.quota.take(coordinator, head.len() + init.target.len(), now) {
+        let (bytes, ip) = (head.len() + init.target.len(), from.ip());
+        match self.quota.take(coordinator, bytes, now) {
             Ok(0) => {}
-            Ok(before) => {
-                log::info!("router {coordinator}: {before} INITs were more than its share of the log")
-            }
-            Err(Exceeded { retry_after, is_first, .. }) => {
-                if is_first {
-                    log::warn!(
-                        "router {coordinator} fills the log: its INITs are declined for {retry_after} s (see log_size)"
-                    );
-                }
-                return Err(declined(DeclineReason::Quota, retry_after));
-            }
+            Ok(before) => log::info!("router {coordinator}: {before} INITs were more than its share"),
+            Err(why) => return Err(self.exceeded(coordinator, ip, why, "fills the log (see log_size)")),
         }
         let terms = self.terms();
         let mut tally = Tally::default();

@@ -1,6 +1,7 @@
 //! Whether anything is fetched for a coordinator now: its household comes first here, then what the owner allows. Not
 //! responsible for trust, nor for which targets may be fetched.
 
+use core::net::IpAddr;
 use std::time::Instant;
 
 use bamqp_core::http::target::Uri;
@@ -52,30 +53,28 @@ impl Serve {
         })
     }
 
-    /// Whether `coordinator` asks no more often than downloads begin. One that does not care for the answer is not let in
-    /// for a while.
-    pub(super) fn may_ask(
+    /// What a coordinator is told that has had its share. One that does not care for the answer is not let in for a while.
+    pub(super) fn exceeded(
         &self,
         coordinator: Fingerprint,
-        ip: core::net::IpAddr,
-        now: Instant,
-    ) -> Result<(), No> {
-        let Err(Exceeded { retry_after, is_first, is_flood }) = self.quota.ask(coordinator, now) else {
-            return Ok(());
-        };
+        ip: IpAddr,
+        exceeded: Exceeded,
+        what: &str,
+    ) -> No {
+        let Exceeded { retry_after, is_first, is_flood } = exceeded;
         let decline = Decline { reason: DeclineReason::Quota, retry_after };
         if is_flood {
-            self.doors.shut(ip.to_canonical(), now + SHUT_FOR);
+            self.doors.shut(ip.to_canonical(), Instant::now() + SHUT_FOR);
             static LINES: Sparingly = Sparingly::new();
             LINES.info(module_path!(), || {
                 format!("router {coordinator} floods: it is not let in for {} s", SHUT_FOR.as_secs())
             });
-            return Err(No::Flood(decline));
+            return No::Flood(decline);
         }
         if is_first {
-            log::info!("router {coordinator} asks too often: declined for {retry_after} s");
+            log::warn!("router {coordinator} {what}: its INITs are declined for {retry_after} s");
         }
-        Err(No::Decline(decline))
+        No::Decline(decline)
     }
 
     /// Whether the owner wants this never to be fetched, by its name or by where it leads.

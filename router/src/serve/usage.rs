@@ -26,9 +26,6 @@ use crate::trust_store::file::{check, replace, value};
 /// Between two writes of what changed.
 pub const SAVE_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// How long a reading of the clocks is good enough.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// Longest that a neighbour is told not to ask again, in seconds: the owner may have other ideas meanwhile.
 const LONGEST: u32 = 60 * 60;
 
@@ -54,8 +51,8 @@ struct Inner {
     month: Period,
     /// Of those for whom something was fetched.
     peers: Vec<(Fingerprint, Period)>,
+    /// As of the last tick: nothing is read while chunks are fetched.
     now: Now,
-    read: Instant,
     /// When it was written last, if something has changed since.
     changed: bool,
     saved: Instant,
@@ -98,7 +95,6 @@ impl Usage {
             month: Period::new(Length::Month, now),
             peers: Vec::new(),
             now,
-            read: Instant::now(),
             changed: false,
             saved: Instant::now(),
         };
@@ -125,11 +121,12 @@ impl Usage {
     /// The configuration has changed; what was counted stays.
     pub fn renew(&self, helping: &Helping) {
         self.lock().limits = Limits::of(helping);
+        self.tick();
     }
 
     /// So many bytes were fetched for this coordinator.
     pub fn add(&self, coordinator: Fingerprint, bytes: u64) {
-        let mut inner = self.present();
+        let mut inner = self.lock();
         let now = inner.now;
         inner.day.add(bytes, now);
         inner.month.add(bytes, now);
@@ -142,7 +139,7 @@ impl Usage {
     /// # Errors
     /// Seconds for which it is not to ask again.
     pub fn check(&self, coordinator: Fingerprint) -> Result<(), u32> {
-        let mut inner = self.present();
+        let mut inner = self.lock();
         let Inner { limits, now, .. } = *inner;
         let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         let all = [
@@ -156,7 +153,7 @@ impl Usage {
 
     /// Counts, for people.
     pub fn report(&self) -> Report {
-        let mut inner = self.present();
+        let mut inner = self.lock();
         let now = inner.now;
         inner.day.renew(now);
         inner.month.renew(now);
@@ -169,10 +166,12 @@ impl Usage {
         }
     }
 
-    /// Writes the file if it is time to; to be called every now and then.
+    /// Looks at the clocks, and writes the file if it is time to; to be called every now and then.
     pub fn tick(&self) {
+        let now = read_clocks(&self.trust);
         let is_time = {
-            let inner = self.lock();
+            let mut inner = self.lock();
+            inner.now = now;
             inner.changed && inner.saved.elapsed() >= SAVE_EVERY
         };
         if is_time {
@@ -203,15 +202,6 @@ impl Usage {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is one call, so a panic elsewhere leaves nothing half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// With the time of now.
-    fn present(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.lock();
-        if inner.read.elapsed() >= FRESH {
-            (inner.now, inner.read) = (read_clocks(&self.trust), Instant::now());
-        }
-        inner
     }
 }
 
