@@ -386,6 +386,8 @@ pub struct LaneStats {
     pub failures: u32,
     /// Times that it withdrew because its household came first: that is no failure.
     pub withdrawals: u32,
+    /// The last status with which its origin answered instead of with what was asked for.
+    pub refused: Option<u16>,
     /// Answers that broke the protocol.
     pub violations: u32,
     /// Bytes that it fetched only to check others, heads included.
@@ -577,6 +579,9 @@ impl<S> Lane<S> {
             _ => self.stats.failures += 1,
         }
         self.was_cut = why == Fault::Closed;
+        if let Fault::Status(status) = why {
+            self.stats.refused = Some(status);
+        }
         // A lane that worked for a while starts with a short pause again.
         if self.state == LaneState::Up && now.since(self.up_since) > Span::from_millis(2_000) {
             self.pause = Self::FIRST_PAUSE;

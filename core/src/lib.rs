@@ -12,6 +12,7 @@ pub mod hours;
 pub mod http;
 mod lane;
 pub mod ledger;
+pub mod lesson;
 pub mod limits;
 pub mod message;
 pub mod plan;

@@ -335,7 +335,8 @@ impl Neighbourhood {
             Fault::Lie { router } | Fault::LieOnce { router } => did(Misdeed::Altered, router),
             Fault::Variant { .. } => self.origin.did(Misdeed::Altered, None),
             Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => 0,
-            Fault::Busy { .. } => 0,
+            // Long enough ago to be judged.
+            Fault::Busy { router, .. } => self.household_part(router).is_some().into(),
         }
     }
 

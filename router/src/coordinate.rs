@@ -27,7 +27,6 @@ use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
 use crate::ledger_file::SessionRecord;
 use crate::net::{self, Moved, PollFd, PollFlags};
-use crate::origin_memory::INCONSISTENT_FOR;
 use crate::relay::{self, Pump, RelayError};
 use crate::serve::HOLD_BYTES;
 use crate::session::{Session, Slot};
@@ -85,10 +84,12 @@ pub fn situation(
     let now = std::time::Instant::now();
     Situation {
         address,
-        inconsistent: shared.origins.is_avoided(&uri.authority().to_string(), origin, now),
+        lesson: shared.origins.lesson(&uri.authority().to_string(), origin, now),
         peers: shared.peers.usable(),
         min_size: shared.config.min_size,
         own_rate: shared.own_link.rate(),
+        fast_enough: shared.config.fast_enough / 8,
+        help: shared.peers.help(),
         start_up: START_UP,
     }
 }
@@ -110,13 +111,10 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
     };
     let outcome = serve_client(&session, job.client, digest);
     remember(shared, &session);
-    if session.is_origin_inconsistent() {
-        log::warn!(
-            "{}: serves different bytes under one validator, and is not pooled for now",
-            job.uri.authority()
-        );
+    if let Some(lesson) = session.lesson() {
+        log::warn!("{}: not pooled for now: {lesson}", job.uri.authority());
         let now = std::time::Instant::now();
-        shared.origins.avoid(&job.uri.authority().to_string(), job.origin_address, now, INCONSISTENT_FOR);
+        shared.origins.learn(&job.uri.authority().to_string(), job.origin_address, lesson, now);
     }
     log_session(shared, &session);
     shared.sessions.end(&session);

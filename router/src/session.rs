@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bamqp_core::lesson::Lesson;
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
@@ -248,9 +249,10 @@ impl Session {
         self.helpers.iter().zip(transfer.report().skip(2)).map(conduct).collect()
     }
 
-    /// Whether the origin was found to serve different bytes under the same validator.
-    pub fn is_origin_inconsistent(&self) -> bool {
-        self.lock().report().any(|lane| lane.stats.verdict == Some(Dispute::Origin))
+    /// What it taught about its origin.
+    pub fn lesson(&self) -> Option<Lesson> {
+        let transfer = self.lock();
+        Lesson::of(transfer.report().map(|lane| (lane.kind, lane.stats)))
     }
 
     fn wake(&self, wake: Wake) {

@@ -30,6 +30,7 @@ struct Household {
     came: u64,
     settled: Option<(Instant, u64)>,
     last: Instant,
+    is_over: bool,
 }
 
 impl Watched {
@@ -44,7 +45,8 @@ impl Watched {
     pub fn wake(&mut self, now: Instant, line: LineId, net: &mut Net) {
         let flow = net.open(now, line, ENDLESS);
         net.request(now, flow, ENDLESS, None);
-        self.household = Some(Household { flow, woke: now, came: 0, settled: None, last: now });
+        self.household =
+            Some(Household { flow, woke: now, came: 0, settled: None, last: now, is_over: false });
     }
 
     /// Looks at the line.
@@ -56,7 +58,7 @@ impl Watched {
         let ours = others.saturating_sub(self.others);
         self.others = others;
         let mut came = 0;
-        if let Some(household) = &mut self.household {
+        if let Some(household) = self.household.as_mut().filter(|household| !household.is_over) {
             let all = net.came(household.flow);
             came = all - household.came;
             (household.came, household.last) = (all, now);
@@ -68,9 +70,11 @@ impl Watched {
         self.spare.sample(now, Sample { total: ours + came, ours, stray: 0 });
     }
 
-    /// Nobody is helped any more.
+    /// Nobody downloads any more.
     pub fn end(&mut self, net: &mut Net) {
-        if let Some(household) = &self.household {
+        if let Some(household) = &mut self.household
+            && !core::mem::replace(&mut household.is_over, true)
+        {
             net.close(household.flow);
         }
     }

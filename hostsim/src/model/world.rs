@@ -120,6 +120,8 @@ pub enum Happening {
     Watch(LineId),
     /// The household behind this line downloads from now on.
     Busy(LineId),
+    /// It has what it wanted.
+    Calm(LineId),
     /// The peer with this line alters what it brings.
     Lie(LineId, Tamper),
     /// The origin serves another variant over this line.
@@ -446,6 +448,11 @@ impl World {
             Happening::OneRange => self.one_range = true,
             Happening::Watch(line) => self.watch(line),
             Happening::Busy(line) => self.wake_household(line),
+            Happening::Calm(line) => {
+                if let Some(watched) = self.watched.get_mut(&line) {
+                    watched.end(&mut self.net);
+                }
+            }
             Happening::Down(line) => {
                 self.net.lines[line].up = false;
                 for flow in self.net.flows_of(line).to_vec() {

@@ -87,6 +87,7 @@ pub fn status(shared: &Shared) -> Document {
     let refusals = messages.chain(inits).chain(unknown).filter(|(_, count)| *count > 0);
     let refusals = refusals.map(|(reason, count)| vec![reason.into(), count.into()]).collect();
     let helped = helping::neighbours(shared);
+    let avoided = avoided(shared);
     let reports = shared.sessions.reports();
     let sessions = reports.iter().map(session).collect();
     let lanes = reports.iter().flat_map(|report| report.lanes.iter().map(|one| lane(report, one))).collect();
@@ -96,6 +97,16 @@ pub fn status(shared: &Shared) -> Document {
         Section::Table("refused_messages", vec![("reason", Unit::Text), ("count", Unit::Count)], refusals),
         Section::Facts("helping", helping::facts(shared)),
         Section::Table("neighbours_helped", helped.0, helped.1),
+        Section::Table(
+            "origins_not_pooled",
+            vec![
+                ("origin", Unit::Text),
+                ("address", Unit::Text),
+                ("reason", Unit::Text),
+                ("left", Unit::Seconds),
+            ],
+            avoided,
+        ),
         Section::Facts("memory", memory(shared)),
         Section::Facts("discovery", discovery(shared)),
         Section::Table(
@@ -132,6 +143,20 @@ pub fn status(shared: &Shared) -> Document {
             lanes,
         ),
     ])
+}
+
+/// Origins that earlier downloads taught not to pool.
+fn avoided(shared: &Shared) -> Vec<Vec<Cell>> {
+    let now = std::time::Instant::now();
+    let row = |memory: &crate::origin_memory::Memory| {
+        vec![
+            memory.authority().into(),
+            memory.address().to_string().into(),
+            memory.lesson.to_string().into(),
+            memory.left(now).as_secs().into(),
+        ]
+    };
+    shared.origins.views(now).iter().map(row).collect()
 }
 
 fn session(report: &SessionReport) -> Vec<Cell> {

@@ -64,6 +64,8 @@ pub struct Bed {
     callers: Callers,
     pub live: Arc<Live>,
     pub trust: Arc<TrustStore>,
+    pub uplink: Arc<Uplink>,
+    pub usage: Arc<Usage>,
     pub ledger: Arc<Ledger>,
     pub log_dir: PathBuf,
     pub key: Fingerprint,
@@ -112,7 +114,14 @@ impl Bed {
         let terms = Terms::of(&config, sessions, keyring.clone(), gate, Some(ledger.clone()));
         let uplink = Arc::new(Uplink::new(&config).unwrap());
         let usage = Arc::new(Usage::open(&config, trust.clone()));
-        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone(), uplink, usage));
+        let serve = Arc::new(Serve::new(
+            terms,
+            "bamqp-test",
+            live.clone(),
+            trust.clone(),
+            uplink.clone(),
+            usage.clone(),
+        ));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
@@ -136,6 +145,8 @@ impl Bed {
             callers,
             live,
             trust,
+            uplink,
+            usage,
             ledger,
             log_dir: config.log_dir,
             key,
@@ -171,6 +182,7 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        self.uplink.stop();
         self.live.stop();
         let _ = TcpStream::connect(self.address);
         self.thread.take().unwrap().join().unwrap();
