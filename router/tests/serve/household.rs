@@ -102,7 +102,6 @@ fn a_chunk_under_way_ends_at_once() {
     let bed = with(origin.address.port(), |config| config.helping = wan.helping());
     let mut line = session(&bed, &origin, 1);
     line.ask(id(1), 0..100_000);
-    line.ask(id(1), 100_000..200_000);
     assert_eq!(line.answer().unwrap().status(), 206);
     wan.household.store(2_500_000, Ordering::Relaxed);
     assert_eq!(line.body(100_000), b"abc", "cut short, never padded");
