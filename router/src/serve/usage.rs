@@ -20,8 +20,9 @@ use bamqp_core::quota::{Length, Now, Period};
 
 use crate::clock;
 use crate::config::{Config, Helping};
+use crate::replace;
 use crate::trust_store::TrustStore;
-use crate::trust_store::file::{check, replace, value};
+use crate::trust_store::file::{check, value};
 
 /// Between two writes of what changed.
 pub const SAVE_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -193,7 +194,7 @@ impl Usage {
             (inner.changed, inner.saved) = (false, Instant::now());
             inner.text()
         };
-        if let Err(error) = replace(file, &text) {
+        if let Err(error) = replace::private(file, &text) {
             log::warn!("{}: {error}; trying again later", file.display());
             self.lock().changed = true;
         }
