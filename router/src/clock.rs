@@ -61,11 +61,15 @@ pub fn set_clock() -> Option<u64> {
 /// Seconds since 1970 in local time, if there is a sign that the clock was set.
 pub fn local_time() -> Option<u64> {
     let now = set_clock()?;
-    now.checked_add_signed(ahead_of_utc(now))
+    let ahead = ahead_of_utc(now);
+    match u64::try_from(ahead) {
+        Ok(ahead) => now.checked_add(ahead),
+        Err(_) => now.checked_sub(u64::try_from(ahead.checked_neg()?).ok()?),
+    }
 }
 
 /// By how many seconds local time is ahead of UTC; 0 if nobody knows.
-fn ahead_of_utc(now: u64) -> i64 {
+fn ahead_of_utc(now: u64) -> libc::c_long {
     let Ok(now) = libc::time_t::try_from(now) else { return 0 };
     let mut fields = core::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: `now` lives for the whole call, and `fields` is room for the one structure that is written.
@@ -75,5 +79,5 @@ fn ahead_of_utc(now: u64) -> i64 {
     }
     // SAFETY: the call succeeded, so it was filled; all zeros would be a valid value as well.
     let fields = unsafe { fields.assume_init() };
-    i64::from(fields.tm_gmtoff)
+    fields.tm_gmtoff
 }
