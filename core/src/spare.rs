@@ -24,8 +24,7 @@ use core::fmt;
 
 use crate::time::{Instant, Span};
 
-/// What a neighbour is told by in seconds, and how long helping stops at first and at most: each time twice as long while the
-/// household comes back within [`AGAIN`].
+/// How long helping stops at first, and at most: each time twice as long while the household comes back within 30 s.
 pub const FIRST_PAUSE: Span = Span::from_millis(5_000);
 /// See [`FIRST_PAUSE`].
 pub const LONGEST_PAUSE: Span = Span::from_millis(60_000);

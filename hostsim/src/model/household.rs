@@ -87,7 +87,7 @@ impl Watched {
         }
     }
 
-    /// Bytes per second of the household from [`WITHIN`] on.
+    /// Bytes per second of the household from a second after it woke up on.
     pub fn household_rate(&self) -> Option<f64> {
         let household = self.household.as_ref()?;
         let (since, before) = household.settled?;
