@@ -15,9 +15,14 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::target::Uri;
 use crate::http::validator::{NoValidator, Validator};
+use crate::lesson::Lesson;
 use crate::limits::MAX_URI_BYTES;
 use crate::message::chunk::ChunkDigest;
+use crate::plan::{bytes_in, time_for};
 use crate::time::Span;
+
+/// A download that peers make faster by less than one part in so many is not worth asking them.
+const WORTHWHILE: u64 = 32;
 
 /// What is done with a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +54,14 @@ pub struct Situation {
     pub peers: usize,
     /// Downloads of fewer bytes are relayed.
     pub min_size: u64,
-    /// Whether the origin was found to serve different bytes under one validator lately.
-    pub inconsistent: bool,
+    /// What earlier downloads from this origin taught, if that still counts.
+    pub lesson: Option<Lesson>,
     /// Bytes per second of the own link as far as known.
     pub own_rate: Option<u64>,
+    /// An own link that brings so many bytes per second wants no help; 0: it always does.
+    pub fast_enough: u64,
+    /// Bytes per second that the peers are expected to bring together; 0: nobody knows.
+    pub help: u64,
     /// How long it takes until the first peer delivers.
     pub start_up: Span,
 }
@@ -82,8 +91,8 @@ fn pool(
     }
     let validator = Validator::of(&response.fields).map_err(Relay::Validator)?;
     now.address.map_err(Relay::Address)?;
-    if now.inconsistent {
-        return Err(Relay::Inconsistent);
+    if let Some(lesson) = now.lesson {
+        return Err(Relay::Lesson(lesson));
     }
     let length = range.end.saturating_sub(range.start);
     if length < now.min_size || length == 0 {
@@ -92,11 +101,29 @@ fn pool(
     if now.peers == 0 {
         return Err(Relay::NoPeers);
     }
-    let before_peers = |rate: u64| rate.saturating_mul(now.start_up.as_micros()) / 1_000_000;
-    if now.own_rate.is_some_and(|rate| length <= before_peers(rate)) {
-        return Err(Relay::SoonDone);
+    if let Some(rate) = now.own_rate.filter(|rate| *rate > 0) {
+        may_pay(length, rate, now)?;
     }
     Ok(Pool { range, total, validator })
+}
+
+/// Whether help with so many bytes can be worth it for an own link of `rate` bytes per second.
+fn may_pay(length: u64, rate: u64, now: &Situation) -> Result<(), Relay> {
+    if now.fast_enough > 0 && rate >= now.fast_enough {
+        return Err(Relay::FastEnough);
+    }
+    let before_peers = bytes_in(now.start_up, rate);
+    if length <= before_peers {
+        return Err(Relay::SoonDone);
+    }
+    if now.help > 0 {
+        let alone = time_for(length, rate);
+        let pooled = now.start_up + time_for(length - before_peers, rate.saturating_add(now.help));
+        if alone.minus(pooled) < alone.scale(1, WORTHWHILE) {
+            return Err(Relay::NoGain);
+        }
+    }
+    Ok(())
 }
 
 /// Whether the response to this request may be pooled at all, as far as can be told without it.
@@ -209,8 +236,8 @@ pub enum Relay {
     Validator(NoValidator),
     /// Peers may not fetch from this address.
     Address(Refusal),
-    /// The origin was found to serve different bytes under one validator.
-    Inconsistent,
+    /// Earlier downloads from this origin taught so.
+    Lesson(Lesson),
     /// Redirected on its way to another address than the one that `Host` names (DESIGN section 7).
     Destination,
     /// Fewer bytes than the least that is pooled.
@@ -219,6 +246,10 @@ pub enum Relay {
     NoPeers,
     /// The own link would be done before a peer could begin.
     SoonDone,
+    /// The own link is as fast as its owner wants.
+    FastEnough,
+    /// Peers would hardly make it faster.
+    NoGain,
 }
 
 impl fmt::Display for Relay {
@@ -237,12 +268,14 @@ impl fmt::Display for Relay {
             Relay::NoRanges => "the origin serves no ranges",
             Relay::OtherRange => "not the range that was asked for",
             Relay::Validator(why) => return write!(f, "no strong validator: {why}"),
-            Relay::Inconsistent => "the origin served different bytes to different routers lately",
+            Relay::Lesson(lesson) => return write!(f, "not pooled from this origin for now: {lesson}"),
             Relay::Address(why) => return write!(f, "not for peers: {why}"),
             Relay::Destination => "the name does not lead where the client was going",
             Relay::TooSmall => "smaller than min_size",
             Relay::NoPeers => "no peer can be asked",
             Relay::SoonDone => "done before a peer could begin",
+            Relay::FastEnough => "the own link is fast enough",
+            Relay::NoGain => "peers would hardly make it faster",
         })
     }
 }

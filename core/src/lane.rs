@@ -272,6 +272,8 @@ pub enum Fault {
     Encoded,
     /// The peer declined the session or dropped out of it.
     Declined,
+    /// The peer can't help now and asks to be left alone for so many seconds: its household comes first.
+    Withdrawn(u32),
     /// The answer is not from the peer that was asked, or was changed on its way. Whose doing it is can't be known.
     Unauthentic,
     /// The bytes are not those that the peer's digest is of: they were changed on their way from it.
@@ -287,7 +289,7 @@ impl Fault {
     pub fn may_pass(self) -> bool {
         match self {
             Fault::Unreachable | Fault::Closed | Fault::Timeout => true,
-            Fault::Unauthentic | Fault::Corrupt => true,
+            Fault::Unauthentic | Fault::Corrupt | Fault::Withdrawn(_) => true,
             Fault::Status(status) => status >= 500 || status == 408 || status == 429,
             _ => false,
         }
@@ -313,6 +315,7 @@ impl core::fmt::Display for Fault {
             Fault::WrongLength => f.write_str("wrong-length"),
             Fault::Encoded => f.write_str("encoded"),
             Fault::Declined => f.write_str("declined"),
+            Fault::Withdrawn(seconds) => write!(f, "withdrawn for {seconds} s"),
             Fault::Unauthentic => f.write_str("unauthentic"),
             Fault::Corrupt => f.write_str("corrupt"),
             Fault::Mismatch => f.write_str("mismatch"),
@@ -381,6 +384,10 @@ pub struct LaneStats {
     pub timeouts: u32,
     /// Other failures of its connection or the origin.
     pub failures: u32,
+    /// Times that it withdrew because its household came first: that is no failure.
+    pub withdrawals: u32,
+    /// The last status with which its origin answered instead of with what was asked for.
+    pub refused: Option<u16>,
     /// Answers that broke the protocol.
     pub violations: u32,
     /// Bytes that it fetched only to check others, heads included.
@@ -429,6 +436,8 @@ pub(crate) struct Lane<S> {
     pub blocked_since: Option<Instant>,
     pub pause: Span,
     pub up_since: Instant,
+    /// It failed last because its connection ended, and brought nothing since.
+    pub was_cut: bool,
     pub stats: LaneStats,
     /// How far it is trusted; the own link is.
     pub standing: Standing,
@@ -453,6 +462,7 @@ impl<S> Lane<S> {
             blocked_since: None,
             pause: Self::FIRST_PAUSE,
             up_since: now,
+            was_cut: false,
             stats: LaneStats::default(),
             standing,
         }
@@ -562,15 +572,27 @@ impl<S> Lane<S> {
             Fault::Timeout => self.stats.timeouts += 1,
             // Whoever says no does nothing wrong.
             Fault::Declined => {}
+            Fault::Withdrawn(_) => {
+                self.stats.withdrawals += 1;
+                // A body that was cut short was its first word of it (DESIGN section 6).
+                self.stats.failures -= u32::from(self.was_cut).min(self.stats.failures);
+            }
             _ if why.is_violation() => self.stats.violations += 1,
             _ => self.stats.failures += 1,
+        }
+        self.was_cut = why == Fault::Closed;
+        if let Fault::Status(status) = why {
+            self.stats.refused = Some(status);
         }
         // A lane that worked for a while starts with a short pause again.
         if self.state == LaneState::Up && now.since(self.up_since) > Span::from_millis(2_000) {
             self.pause = Self::FIRST_PAUSE;
         }
         self.rest(now);
-        if !why.may_pass() {
+        if let Fault::Withdrawn(seconds) = why {
+            self.pause = Self::FIRST_PAUSE;
+            self.state = LaneState::Resting { until: now + Span::from_millis(1000 * u64::from(seconds)) };
+        } else if !why.may_pass() {
             self.state = LaneState::Left(why);
         }
     }

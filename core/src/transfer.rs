@@ -251,7 +251,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     }
 
     /// What each lane did so far, in the order of their ids.
-    pub fn report(&self) -> impl Iterator<Item = LaneView> + '_ {
+    pub fn report(&self) -> impl Iterator<Item = LaneView> + Clone + '_ {
         self.lanes.iter().map(|lane| LaneView {
             kind: lane.kind,
             state: lane.state,

@@ -74,8 +74,10 @@ pub struct Conduct {
     pub requests: u32,
     /// Times that nothing came from it for too long.
     pub timeouts: u32,
-    /// Other failures of its connection, or that it dropped out.
+    /// Other failures of its connection.
     pub drops: u32,
+    /// Times that it withdrew because its household came first. That is recorded with the drops, but S does not suffer.
+    pub withdrawals: u32,
     /// Payload bytes that it brought.
     pub bytes: u64,
     /// The worst that it did.
@@ -114,7 +116,7 @@ pub struct Sums {
     pub untrust: u32,
     /// Times that nothing came from it for too long.
     pub timeouts: u32,
-    /// Other failures of its connection.
+    /// Other failures of its connection, and times that it withdrew.
     pub drops: u32,
     /// Payload bytes that it brought.
     pub bytes: u64,
@@ -128,7 +130,7 @@ impl Sums {
             satisfaction: conduct.satisfaction(),
             untrust: conduct.untrust(),
             timeouts: conduct.timeouts,
-            drops: conduct.drops,
+            drops: conduct.drops.saturating_add(conduct.withdrawals),
             bytes: conduct.bytes,
         }
     }

@@ -6,12 +6,15 @@ use bamqp_core::http::request::Request;
 use bamqp_core::http::response::Response;
 use bamqp_core::http::target::Uri;
 use bamqp_core::http::validator::{NoValidator, Validator};
+use bamqp_core::lesson::Lesson;
 use bamqp_core::limits::MAX_URI_BYTES;
 use bamqp_core::time::Span;
 
 const SITUATION: Situation = Situation {
     address: Ok(()),
-    inconsistent: false,
+    lesson: None,
+    fast_enough: 0,
+    help: 0,
     peers: 3,
     min_size: 1000,
     own_rate: None,
@@ -199,6 +202,25 @@ fn the_situation_has_to_be_worth_it() {
     assert_eq!(with(Situation { own_rate: Some(24_999), ..SITUATION }).range(), (0..5000, 5000));
     assert_eq!(with(Situation { own_rate: Some(25_000), ..SITUATION }).relay(), Relay::SoonDone);
     assert_eq!(with(Situation { own_rate: Some(u64::MAX), ..SITUATION }).relay(), Relay::SoonDone);
+    let lesson = Some(Lesson::RefusesPeers(403));
+    let taught = Relay::Lesson(Lesson::RefusesPeers(403));
+    assert_eq!(with(Situation { lesson, ..SITUATION }).relay(), taught);
+    // An own link that is fast enough wants no help; where its rate is not known, that can't be said.
+    let fast = Situation { fast_enough: 10_000, own_rate: Some(10_000), ..SITUATION };
+    assert_eq!(with(fast).relay(), Relay::FastEnough);
+    assert_eq!(with(Situation { own_rate: Some(9_999), ..fast }).range(), (0..5000, 5000));
+    assert_eq!(with(Situation { own_rate: None, ..fast }).range(), (0..5000, 5000));
+}
+
+#[test]
+fn what_peers_may_bring_has_to_outweigh_the_time_until_they_begin() {
+    // 10 kB/s take 500 ms for 5000 bytes; peers begin after 200 ms, when 3000 are left.
+    let with = |help| Case { situation: Situation { own_rate: Some(10_000), help, ..SITUATION }, ..plain() };
+    assert_eq!(with(0).range(), (0..5000, 5000), "nobody knows");
+    assert_eq!(with(10_000).range(), (0..5000, 5000), "350 ms");
+    assert_eq!(with(580).range(), (0..5000, 5000), "one part in 32 sooner");
+    assert_eq!(with(500).relay(), Relay::NoGain);
+    assert_eq!(with(u64::MAX).range(), (0..5000, 5000));
 }
 
 #[test]

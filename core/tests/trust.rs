@@ -271,6 +271,7 @@ fn step() -> impl Strategy<Value = Step> {
         requests,
         timeouts,
         drops,
+        withdrawals: 0,
         bytes,
         violation: None,
         mismatch,
@@ -346,4 +347,19 @@ proptest! {
             prop_assert!(f64::from(scores.trust) >= exact.floor());
         }
     }
+}
+
+#[test]
+fn a_peer_whose_household_comes_first_is_no_worse_for_it() {
+    let mut clocks = Clocks::new();
+    let withdrew = Conduct { withdrawals: 3, ..good() };
+    assert_eq!((withdrew.satisfaction(), withdrew.untrust()), (good().satisfaction(), 0));
+    let mut record = Record::default();
+    for _ in 0..3 {
+        clocks.pass(300);
+        assert_eq!(record.add(clocks.0, &withdrew), None);
+    }
+    assert_eq!(record.standing(clocks.0), Standing::Trusted { accused: false });
+    // But it is recorded.
+    assert_eq!((record.scores(clocks.0).sums.drops, record.scores(clocks.0).sums.clean), (9, 3));
 }

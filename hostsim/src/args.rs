@@ -33,6 +33,7 @@ the file over the first link alone, then pooled over all of them, and compares. 
                     kill:N@T             router N stops (N = 0: the own link dies)
                     stall:N@T            link N goes silent
                     slow:N@TxF           link N gets F times its rate
+                    busy:N@T             somebody in household N downloads from then on, over the same link
                     corrupt-length:N     the origin answers router N's ranges too short
                     wrong-range:N        the origin answers router N's ranges with others
                     change:@T            the file changes at the origin

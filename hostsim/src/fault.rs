@@ -34,6 +34,13 @@ pub enum Fault {
         /// What the rate is multiplied by: above 0, at most 100.
         factor: f64,
     },
+    /// Somebody in the router's household downloads from then on, over the same link.
+    Busy {
+        /// Which router, a peer.
+        router: usize,
+        /// When, after the pooled download's request.
+        at: Duration,
+    },
     /// Answers to the router's range requests are shorter than their Content-Range says.
     CorruptLength {
         /// Which router.
@@ -100,7 +107,7 @@ pub fn router_name(number: usize) -> String {
 
 impl Fault {
     /// What all faults look like, in one line.
-    pub const FORMS: &str = "kill:N@T, stall:N@T, slow:N@TxF, corrupt-length:N, wrong-range:N, change:@T, one-shot, \
+    pub const FORMS: &str = "kill:N@T, stall:N@T, slow:N@TxF, busy:N@T, corrupt-length:N, wrong-range:N, change:@T, one-shot, \
          per-ip-limit:K, lie:N, lie-once:N, variant or variant:K (N: 0 or A = own link, 1 or B = first peer…; \
          T: 1.5s or 300ms; F: 0.1; K: 1, 2…)";
 
@@ -108,7 +115,7 @@ impl Fault {
     pub fn at(&self) -> Option<Duration> {
         match *self {
             Fault::Kill { at, .. } | Fault::Stall { at, .. } => Some(at),
-            Fault::Slow { at, .. } | Fault::Change { at } => Some(at),
+            Fault::Slow { at, .. } | Fault::Busy { at, .. } | Fault::Change { at } => Some(at),
             Fault::CorruptLength { .. } | Fault::WrongRange { .. } => None,
             Fault::OneShot | Fault::PerIpLimit { .. } => None,
             Fault::Lie { .. } | Fault::LieOnce { .. } | Fault::Variant { .. } => None,
@@ -129,6 +136,7 @@ impl Fault {
             Fault::Kill { router, .. } | Fault::Stall { router, .. } | Fault::Slow { router, .. } => {
                 Some(router)
             }
+            Fault::Busy { router, .. } => Some(router),
             Fault::CorruptLength { router } | Fault::WrongRange { router } => Some(router),
             Fault::Lie { router } | Fault::LieOnce { router } => Some(router),
             Fault::Change { .. } | Fault::OneShot | Fault::PerIpLimit { .. } | Fault::Variant { .. } => None,
@@ -145,6 +153,7 @@ impl fmt::Display for Fault {
             Fault::Slow { router, at, factor } => {
                 write!(f, "slow:{}@{}x{factor}", router_name(*router), seconds(at))
             }
+            Fault::Busy { router, at } => write!(f, "busy:{}@{}", router_name(*router), seconds(at)),
             Fault::CorruptLength { router } => write!(f, "corrupt-length:{}", router_name(*router)),
             Fault::WrongRange { router } => write!(f, "wrong-range:{}", router_name(*router)),
             Fault::Change { at } => write!(f, "change:@{}", seconds(at)),
@@ -166,6 +175,11 @@ impl FromStr for Fault {
             Some(("kill", rest)) => router_and_time(rest).map(|(router, at)| Fault::Kill { router, at }),
             Some(("stall", rest)) => router_and_time(rest).map(|(router, at)| Fault::Stall { router, at }),
             Some(("slow", rest)) => slow(rest),
+            // The coordinator's household is the client.
+            Some(("busy", rest)) => {
+                let parsed = router_and_time(rest).filter(|(router, _)| *router > 0);
+                parsed.map(|(router, at)| Fault::Busy { router, at })
+            }
             Some(("corrupt-length", rest)) => router(rest).map(|router| Fault::CorruptLength { router }),
             Some(("wrong-range", rest)) => router(rest).map(|router| Fault::WrongRange { router }),
             Some(("change", rest)) => rest.strip_prefix('@').and_then(time).map(|at| Fault::Change { at }),

@@ -37,6 +37,9 @@ pub fn judge(
     match fault.liar() {
         Some(liar) => wrong.extend(judge_liar(&router_name(liar), peers, session, again)),
         None => {
+            if let Fault::Busy { router, .. } = fault {
+                wrong.extend(judge_helper(&router_name(*router), session));
+            }
             if let Fault::Variant { count } = fault {
                 let others = (1..=peers).filter(|router| variant_of(*router, *count) != 0);
                 let others: Vec<String> = others.map(router_name).collect();
@@ -88,6 +91,13 @@ fn judge_liar(
     wrong
 }
 
+/// A helper whose household woke up while it brought something has to withdraw.
+fn judge_helper(helper: &str, session: &SessionReport) -> Option<String> {
+    let lane = session.lanes.iter().find(|lane| lane.name == helper && lane.bytes > 0)?;
+    let went_on = || format!("the household of {helper} took its line, and {helper} went on helping");
+    (lane.withdrawals == 0).then(went_on)
+}
+
 /// `others` are the peers that get another variant than the own link.
 fn judge_origin(others: &[String], peers: usize, session: &SessionReport) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -136,6 +146,7 @@ mod tests {
             requests: 1,
             timeouts: 0,
             failures: 0,
+            withdrawals: 0,
             violations: 0,
             duplicates: 0,
             checked: 0,
@@ -190,6 +201,17 @@ mod tests {
         let options = options("9,9", "lie:B");
         let judge = |verdict| judge(&options, |_| true, Some(&session(&[("B", verdict)])), None).len();
         assert_eq!((judge(Some("open")), judge(Some("lie")), judge(None)), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_helper_whose_household_wakes_up_has_to_withdraw() {
+        let options = options("9,9", "busy:B@1s");
+        let judge = |withdrawals| {
+            let mut session = session(&[("B", None)]);
+            session.lanes[0].withdrawals = withdrawals;
+            judge(&options, |_| true, Some(&session), None).len()
+        };
+        assert_eq!((judge(1), judge(0)), (0, 1));
     }
 
     #[test]

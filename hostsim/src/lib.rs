@@ -18,6 +18,7 @@ pub mod attack;
 pub mod client;
 pub mod fault;
 pub mod flow;
+pub mod household;
 pub mod judge;
 pub mod link;
 pub mod model;

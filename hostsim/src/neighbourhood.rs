@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bamqp_core::channel::Refusal;
 use bamqp_core::trust::{Conduct, PROBATION};
-use bamqp_router::config::{Config, Peer};
+use bamqp_router::config::{Config, Helping, Peer};
 use bamqp_router::daemon::Daemon;
 use bamqp_router::keys::{KeyPair, PublicKey};
 use bamqp_router::peers::PeerView;
@@ -19,6 +19,7 @@ use bamqp_router::trust_store::TrustStore;
 use crate::answer::LIE;
 use crate::args::{LinkOptions, Options};
 use crate::fault::{Fault, router_name, variant_of};
+use crate::household::{self, Household, Meter};
 use crate::link::Link;
 use crate::origin::{Misdeed, Origin, Rules};
 
@@ -77,7 +78,11 @@ pub struct Neighbourhood {
     keys: Vec<KeyPair>,
     /// Directory of what routers may write; gone in the end.
     files: PathBuf,
-    origin: Origin,
+    origin: Arc<Origin>,
+    /// What each router's line has brought, as its kernel would count it.
+    meter: Meter,
+    /// Those that were woken up.
+    households: Mutex<Vec<(usize, Household)>>,
     /// By number; the coordinator is 0.
     daemons: Mutex<Vec<Option<Daemon>>>,
 }
@@ -94,14 +99,20 @@ impl Neighbourhood {
         let links = links.map(|(number, link)| (place.router(number), Link::new(link.rate(), link.rtt)));
         let origin = Origin::start(place.origin(), bytes, links)
             .map_err(|error| format!("the origin can't listen on {}: {error}", place.origin()))?;
+        let origin = Arc::new(origin);
+        let files = std::env::temp_dir().join(format!("hostsim-{}-{}", std::process::id(), place.second));
+        let meter = Meter::start(&files, (0..routers).map(|number| place.router(number)), origin.clone())
+            .map_err(|error| format!("{}: {error}", files.display()))?;
         let keys = (0..routers).map(|number| key(seed, number)).collect();
         Ok(Neighbourhood {
             place,
             links: options.links.clone(),
             window: options.window,
             keys,
-            files: std::env::temp_dir().join(format!("hostsim-{}", std::process::id())),
+            files,
             origin,
+            meter,
+            households: Mutex::default(),
             daemons: Mutex::new((0..routers).map(|_| None).collect()),
         })
     }
@@ -154,6 +165,11 @@ impl Neighbourhood {
             fetch_ports: vec![self.place.ports.origin],
             bandwidth: self.links.get(number).map_or(0, |link| link.rate() * 8),
             peers: peers.into_iter().filter_map(peer).collect(),
+            helping: Helping {
+                wan_interface: Some(household::INTERFACE.into()),
+                wan_counters: self.meter.file(number),
+                ..Helping::default()
+            },
             ..defaults
         })
     }
@@ -261,12 +277,27 @@ impl Neighbourhood {
                 let slower = |rate: u64| ((rate as f64 * factor) as u64).max(1);
                 self.origin.change_rate(self.place.router(router), slower);
             }
+            Fault::Busy { router, .. } => self.wake_household(router),
             Fault::Change { .. } => self.origin.change(),
             // These are the origin's rules, not events.
             Fault::CorruptLength { .. } | Fault::WrongRange { .. } => {}
             Fault::OneShot | Fault::PerIpLimit { .. } => {}
             Fault::Lie { .. } | Fault::LieOnce { .. } | Fault::Variant { .. } => {}
         }
+    }
+
+    /// Somebody behind router `number` begins to download, until the neighbourhood ends.
+    fn wake_household(&self, number: usize) {
+        let household = Household::wake(self.place.origin(), self.place.router(number));
+        self.households.lock().unwrap_or_else(PoisonError::into_inner).push((number, household));
+    }
+
+    /// What part of its line the household of router `number` had from a second after it woke up until now, if it did a
+    /// while ago.
+    pub fn household_part(&self, number: usize) -> Option<f64> {
+        let households = self.households.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, household) = households.iter().find(|(other, _)| *other == number)?;
+        Some(household.rate()? / self.links.get(number)?.rate() as f64)
     }
 
     /// The rules that `faults` make for the origin.
@@ -287,6 +318,7 @@ impl Neighbourhood {
                     }
                 }
                 Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => {}
+                Fault::Busy { .. } => {}
             }
         }
         rules
@@ -303,6 +335,8 @@ impl Neighbourhood {
             Fault::Lie { router } | Fault::LieOnce { router } => did(Misdeed::Altered, router),
             Fault::Variant { .. } => self.origin.did(Misdeed::Altered, None),
             Fault::Kill { .. } | Fault::Stall { .. } | Fault::Slow { .. } | Fault::Change { .. } => 0,
+            // Long enough ago to be judged.
+            Fault::Busy { router, .. } => self.household_part(router).is_some().into(),
         }
     }
 
@@ -314,8 +348,9 @@ impl Neighbourhood {
 
 impl Drop for Neighbourhood {
     fn drop(&mut self) {
+        self.households.lock().unwrap_or_else(PoisonError::into_inner).clear();
         (0..self.links.len()).for_each(|number| self.stop_router(number));
-        // Mostly it was never made.
+        self.meter.stop();
         let _ = std::fs::remove_dir_all(&self.files);
     }
 }

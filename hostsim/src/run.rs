@@ -119,7 +119,9 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
     let faults = options
         .faults
         .iter()
-        .map(|fault| (fault.to_string(), happened.contains(fault) || street.done(fault) > 0))
+        .map(|fault| {
+            (told(&street, fault, session.as_ref()), happened.contains(fault) || street.done(fault) > 0)
+        })
         .chain(
             repelled
                 .iter()
@@ -148,6 +150,18 @@ pub fn run(options: &Options, seed: u64, bytes: &Arc<[u8]>) -> Result<Report, St
         again: again.map(|(again, _)| again),
         wrong,
     })
+}
+
+/// A fault, and what came of it.
+fn told(street: &Neighbourhood, fault: &Fault, session: Option<&SessionReport>) -> String {
+    let Fault::Busy { router, .. } = *fault else { return fault.to_string() };
+    let name = router_name(router);
+    let lane = session.and_then(|session| session.lanes.iter().find(|lane| lane.name == name));
+    let times = lane.map_or(0, |lane| lane.withdrawals);
+    let part = street
+        .household_part(router)
+        .map_or("too short a time to tell".into(), |part| format!("{part:.2} of it"));
+    format!("{fault}: {name} withdrew {times} times; its household had, from 1 s on, {part}")
 }
 
 /// Says what is about to be tried.

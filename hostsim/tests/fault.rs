@@ -18,6 +18,7 @@ fn every_form() {
     assert_eq!(parse("stall:a@0s"), Fault::Stall { router: 0, at: at(0) });
     assert_eq!(parse("slow:2@1sx0.1"), Fault::Slow { router: 2, at: at(1000), factor: 0.1 });
     assert_eq!(parse("slow:B@250msx2"), Fault::Slow { router: 1, at: at(250), factor: 2.0 });
+    assert_eq!(parse("busy:B@3s"), Fault::Busy { router: 1, at: at(3000) });
     assert_eq!(parse("corrupt-length:3"), Fault::CorruptLength { router: 3 });
     assert_eq!(parse("wrong-range:B"), Fault::WrongRange { router: 1 });
     assert_eq!(parse("change:@2s"), Fault::Change { at: at(2000) });

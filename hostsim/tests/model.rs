@@ -127,6 +127,30 @@ fn a_peer_that_goes_silent_is_replaced() {
 }
 
 #[test]
+fn a_helper_whose_household_wakes_up_gives_it_its_line_and_comes_back_when_it_is_calm() {
+    for rtt in [5, 40, 100] {
+        let mut world = World::default();
+        for rate in LINKS {
+            world.net.add_line(rate, Span::from_millis(rtt));
+        }
+        world.happen(at(0), Happening::Watch(1));
+        world.happen(at(3_000), Happening::Busy(1));
+        world.happen(at(9_000), Happening::Calm(1));
+        let number = world.start(Instant::default(), Job::new(0, vec![1, 2, 3], 0..128 << 20, WINDOW));
+        world.run(at(8_900));
+        let before = world.lanes(number)[B];
+        assert!(before.stats.withdrawals > 0 && before.stats.bytes > 1 << 20, "RTT {rtt}: {before:?}");
+        let part = world.household_part(1).unwrap();
+        assert!(part >= 0.95, "RTT {rtt}: the household has {part:.3} of its line");
+        let result = world.run(at(10_000_000)).remove(&number).unwrap();
+        assert_eq!(result.outcome, Outcome::Complete);
+        let after = &result.lanes[B].stats;
+        assert!(after.bytes > before.stats.bytes + (4 << 20), "RTT {rtt}: it came back: {after:?}");
+        assert_eq!((after.failures, after.timeouts, after.violations), (0, 0, 0), "RTT {rtt}: {after:?}");
+    }
+}
+
+#[test]
 fn a_peer_that_gets_slow_holds_nobody_up() {
     for rtt in [5, 40, 100] {
         let result = with(rtt, &[(2_000, Happening::Rate(1, LINKS[1] / 10))]);

@@ -117,3 +117,13 @@ fn attacks_come_to_nothing_and_the_bytes_are_right() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("expected a router from 1 to 1 (B to B)"), "{error}");
 }
+
+#[test]
+fn a_helper_whose_household_wakes_up_withdraws_and_the_bytes_are_right() {
+    let (output, text) = hostsim("--links 20,20 --rtt 10 --size 14000001 --fault busy:B@1s --json");
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("SHA-256 right").count(), 2, "{text}");
+    assert!(text.contains("B withdrew") && text.contains(": happened"), "{text}");
+    let (output, _) = hostsim("--links 20,20 --fault busy:A@1s");
+    assert_eq!(output.status.code(), Some(2), "its household is the client");
+}

@@ -47,8 +47,8 @@ const PEER_CONNECTION: u64 = THREAD + 2 * MAX_PEER_HEAD_BYTES as u64;
 const PEER_SESSION: u64 = 32 * 1024 + 3 * MAX_PEER_HEAD_BYTES as u64;
 /// A configured router: its keeper's thread, keys, trust record.
 const PEER: u64 = THREAD + 8 * 1024;
-/// Threads besides: main, signals, accept, control, log.
-const OTHER_THREADS: u64 = 5;
+/// Threads besides: main, signals, accept, control, log, uplink.
+const OTHER_THREADS: u64 = 6;
 
 /// How much there may be at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,11 @@ pub fn to_std(instant: Instant) -> StdInstant {
     origin() + Duration::from_micros(instant.as_micros())
 }
 
+/// The core's name of a moment of the system's.
+pub fn of_std(moment: StdInstant) -> Instant {
+    Instant::from_micros(moment.saturating_duration_since(origin()).as_micros() as u64)
+}
+
 /// What the system believes to be the time of day.
 pub fn time_of_day() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -56,4 +61,28 @@ pub fn set_clock() -> Option<u64> {
         || std::fs::read(CLOCK_CHIP).is_ok_and(|chip| chip.starts_with(b"1"));
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
     is_set.then_some(since.as_secs())
+}
+
+/// Seconds since 1970 in local time, if there is a sign that the clock was set.
+pub fn local_time() -> Option<u64> {
+    let now = set_clock()?;
+    let ahead = ahead_of_utc(now);
+    match u64::try_from(ahead) {
+        Ok(ahead) => now.checked_add(ahead),
+        Err(_) => now.checked_sub(u64::try_from(ahead.checked_neg()?).ok()?),
+    }
+}
+
+/// By how many seconds local time is ahead of UTC; 0 if nobody knows.
+fn ahead_of_utc(now: u64) -> libc::c_long {
+    let Ok(now) = libc::time_t::try_from(now) else { return 0 };
+    let mut fields = core::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: `now` lives for the whole call, and `fields` is room for the one structure that is written.
+    let result = unsafe { libc::localtime_r(&now, fields.as_mut_ptr()) };
+    if result.is_null() {
+        return 0;
+    }
+    // SAFETY: the call succeeded, so it was filled; all zeros would be a valid value as well.
+    let fields = unsafe { fields.assume_init() };
+    fields.tm_gmtoff
 }

@@ -4,6 +4,8 @@
 //! A router with nothing but `listen`, `peer_listen` and its peers works. The commented example that the
 //! package installs is `router/openwrt/files/bamqp.config`.
 
+mod helping;
+
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use bamqp_core::limits::SLOT_BYTES;
 use crate::discover;
 use crate::keys::{PublicKey, base64_decode};
 use crate::uci::{Statement, statement};
+
+pub use self::helping::{Helping, Target};
 
 /// Smallest and largest `window`: eight slots, below which lanes wait for each other, and what a session can keep in view
 /// (`session::SLOTS`) beside what peers hold.
@@ -71,7 +75,7 @@ pub struct Config {
     pub fetch_ports: Vec<u16>,
     /// Ports that clients may reach by CONNECT. Default: 443.
     pub connect_ports: Vec<u16>,
-    /// What the link is said to carry, in bits per second; 0: unknown. Default: 0.
+    /// What the link carries, in bits per second; 0: to be found out. Default: 0.
     pub bandwidth: u64,
     /// Most clients' connections at a time. Default: 64, or fewer where memory is small ([`crate::budget`]).
     pub max_clients: Option<u16>,
@@ -82,6 +86,10 @@ pub struct Config {
     /// How many routers away from a coordinator work may be done: with 1 only for those whose clients wait, with 2 also for
     /// their peers' peers, so that our own peers are asked to help. 1 to 8. Default: 2.
     pub max_hops: u8,
+    /// What the own link brings so fast that no help is wanted, in bits per second; 0: help is always wanted. Default: 0.
+    pub fast_enough: u64,
+    /// How much this router helps others.
+    pub helping: Helping,
     /// The other routers.
     pub peers: Vec<Peer>,
 }
@@ -137,6 +145,8 @@ impl Default for Config {
             max_sessions: None,
             max_peer_sessions: None,
             max_hops: DEFAULT_MAX_HOPS,
+            fast_enough: 0,
+            helping: Helping::default(),
             peers: Vec::new(),
         }
     }
@@ -162,6 +172,11 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
+    /// The routers that are asked for help, and helped. Who closes the port for them opts out of both.
+    pub fn partners(&self) -> &[Peer] {
+        if self.peer_listen.is_some() { &self.peers } else { &[] }
+    }
+
     /// Where to listen for redirected connections: nowhere unless `transparent` says so.
     pub fn transparent_listen(&self) -> &[SocketAddr] {
         if self.transparent { &self.transparent_listen } else { &[] }
@@ -303,7 +318,7 @@ const PORT: &str = "a port from 1 to 65535";
 const ABSOLUTE: &str = "a path that starts with /";
 const COUNT: &str = "a number from 1 to 1000";
 const MAIN_OPTIONS: &str = "enabled, listen, transparent, transparent_listen, peer_listen, discover, discover_port, name, wan_address, key, state_dir, log_dir, log_size, log_files, window, min_size, \
-     allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions, max_hops";
+     allow_private, allow_client, fetch_ports, connect_ports, bandwidth, max_clients, max_sessions, max_peer_sessions, max_hops, fast_enough";
 const PEER_OPTIONS: &str = "address, public_key";
 
 fn parse(text: &str) -> Result<Config, Complaint> {
@@ -390,11 +405,13 @@ fn read_main(mut section: Section, config: &mut Config) -> Result<(), Complaint>
     set(&mut config.fetch_ports, s.many("fetch_ports", PORT, port)?);
     set(&mut config.connect_ports, s.many("connect_ports", PORT, port)?);
     set(&mut config.bandwidth, s.one("bandwidth", "bits per second, such as 20000000, 800k or 20M", bits)?);
+    set(&mut config.fast_enough, s.one("fast_enough", "bits per second, such as 100M", bits)?);
+    config.helping = helping::read(s)?;
     config.max_clients = s.one("max_clients", COUNT, count)?;
     config.max_sessions = s.one("max_sessions", COUNT, count)?;
     config.max_peer_sessions = s.one("max_peer_sessions", COUNT, count)?;
     set(&mut config.max_hops, s.one("max_hops", "a number from 1 to 8", hops)?);
-    section.finish(MAIN_OPTIONS)
+    section.finish(&format!("{MAIN_OPTIONS}, {}", helping::OPTIONS))
 }
 
 fn read_peer(mut section: Section) -> Result<Peer, Complaint> {

@@ -95,7 +95,9 @@ impl Control {
                 // Whoever asked may be gone by now.
                 let _ = serve(&hub.current(), &socket);
             }
-            hub.current().trust.tick();
+            let shared = hub.current();
+            shared.trust.tick();
+            shared.usage.tick();
             discovery.tick();
         }
         if let Some((_, path)) = &self.listener {

@@ -27,7 +27,6 @@ use crate::inbox::{Inbox, STEP_BYTES};
 use crate::lane::{Lane, Link};
 use crate::ledger_file::SessionRecord;
 use crate::net::{self, Moved, PollFd, PollFlags};
-use crate::origin_memory::INCONSISTENT_FOR;
 use crate::relay::{self, Pump, RelayError};
 use crate::serve::HOLD_BYTES;
 use crate::session::{Session, Slot, Work};
@@ -85,10 +84,12 @@ pub fn situation(
     let now = std::time::Instant::now();
     Situation {
         address,
-        inconsistent: shared.origins.is_avoided(&uri.authority().to_string(), origin, now),
+        lesson: shared.origins.lesson(&uri.authority().to_string(), origin, now),
         peers: shared.peers.usable(),
         min_size: shared.config.min_size,
         own_rate: shared.own_link.rate(),
+        fast_enough: shared.config.fast_enough / 8,
+        help: shared.peers.help(),
         start_up: START_UP,
     }
 }
@@ -109,13 +110,10 @@ pub fn aggregate(shared: &Arc<Shared>, job: Job<'_>) -> Result<Done, RelayError>
         return relay_alone(&job, range.end.saturating_sub(range.start));
     };
     let outcome = serve_client(&session, job.client, digest);
-    if session.is_origin_inconsistent() {
-        log::warn!(
-            "{}: serves different bytes under one validator, and is not pooled for now",
-            job.uri.authority()
-        );
+    if let Some(lesson) = session.lesson() {
+        log::warn!("{}: not pooled for now: {lesson}", job.uri.authority());
         let now = std::time::Instant::now();
-        shared.origins.avoid(&job.uri.authority().to_string(), job.origin_address, now, INCONSISTENT_FOR);
+        shared.origins.learn(&job.uri.authority().to_string(), job.origin_address, lesson, now);
     }
     close(shared, &session);
     log::info!("session {}: {outcome:?}", session.id);
@@ -206,7 +204,8 @@ fn begin(shared: &Arc<Shared>, job: &Job<'_>, range: Range<u64>) -> Option<Arc<S
     session.count_copied(LaneId::ORIGINAL, (range.start - job.pool.range.start) as u32);
     log::info!("session {}: {} with {} peers", session.id, session.file.uri, session.helpers.len());
     let via = shared.via.clone();
-    let source = Source::Origin { address: job.origin_address, from: shared.config.wan_address, via };
+    let (address, from) = (job.origin_address, shared.config.wan_address);
+    let source = Source::Origin { address, from, via, uplink: None };
     let original = Fetcher::resume(session.file.clone(), source.clone(), job.origin.clone(), range);
     if !start(shared, &session, LaneId::ORIGINAL, Link::Original(Box::new(original))) {
         shared.sessions.end(&session);

@@ -26,9 +26,10 @@ use crate::own_link::OwnLinkRecord;
 use crate::own_networks;
 use crate::peers::Peers;
 use crate::seats::Seats;
-use crate::serve::{Serve, Terms};
+use crate::serve::{Serve, Terms, Usage};
 use crate::status::{SessionReport, Sessions};
 use crate::trust_store::TrustStore;
+use crate::uplink::Uplink;
 
 /// What all threads of a daemon share under one configuration. When that changes there is another one, which shares with
 /// this one what outlasts it; what was begun goes on with the one that it was begun with.
@@ -56,6 +57,10 @@ pub struct Shared {
     pub ledger: Option<Arc<Ledger>>,
     /// What other routers may ask of this one.
     pub serve: Arc<Serve>,
+    /// The internet line, as far as it is shared with them.
+    pub uplink: Arc<Uplink>,
+    /// What was fetched for them.
+    pub usage: Arc<Usage>,
     /// The pooled downloads of this household.
     pub sessions: Arc<Sessions>,
     /// Which origins are not to be pooled.
@@ -185,11 +190,18 @@ pub(crate) fn gate(config: &Config, listeners: &[Arc<Listening>]) -> Arc<Gate> {
     Arc::new(Gate::new(config, listening.chain(config.peers.iter().map(|peer| peer.address)).collect()))
 }
 
-/// The log, if this configuration needs one.
+/// The log, if this configuration needs one: who opts out of helping asks nobody either.
 pub(crate) fn ledger(config: &Config, keyring: &Keyring) -> Result<Option<Arc<Ledger>>, StartError> {
-    let is_alone = config.peer_listen.is_none() && config.peers.is_empty();
+    let is_alone = config.peer_listen.is_none();
     let ledger = (!is_alone).then(|| Ledger::open(config, keyring.me().public_key()).map(Arc::new));
     ledger.transpose().map_err(StartError::Ledger)
+}
+
+/// Who helps nobody is not helped: what follows from a closed port should surprise nobody.
+pub(crate) fn say_if_closed(config: &Config) {
+    if config.partners().is_empty() && !config.peers.is_empty() {
+        log::info!("no peer_listen: neighbours are neither helped nor asked for help");
+    }
 }
 
 /// Keeps the peers in view, each from a thread of its own.
@@ -229,17 +241,29 @@ impl Daemon {
         live.limit(budget.threads);
         let gate = gate(&config, &listeners);
         let trust = Arc::new(TrustStore::open(&config));
-        let keyring = Arc::new(Keyring::new(&key, &config.peers).map_err(StartError::Key)?);
+        let keyring = Arc::new(Keyring::new(&key, config.partners()).map_err(StartError::Key)?);
         let ledger = ledger(&config, &keyring)?;
         let discovery = Arc::new(Discovery::new(*key.public()).map_err(StartError::System)?);
         discovery.renew(&config, accept::peer_address(&listeners));
         let via = format!("bamqp-{}", key.fingerprint());
+        let usage = Arc::new(Usage::open(&config, trust.clone()));
+        let uplink = Arc::new(Uplink::new(&config).map_err(StartError::System)?);
         let sessions = budget.counts.peer_sessions;
         let terms = Terms::of(&config, sessions, keyring.clone(), gate.clone(), ledger.clone());
+        say_if_closed(&config);
         let shared = Arc::new(Shared {
             peers: Peers::new(&config, keyring.clone(), trust.clone()).map_err(StartError::System)?,
-            serve: Arc::new(Serve::new(terms, &via, live.clone(), trust.clone())),
             discovery,
+            serve: Arc::new(Serve::new(
+                terms,
+                &via,
+                live.clone(),
+                trust.clone(),
+                uplink.clone(),
+                usage.clone(),
+            )),
+            usage,
+            uplink,
             ledger,
             trust,
             config,
@@ -268,6 +292,8 @@ impl Daemon {
         let mut daemon = Self { hub, stop, control, acceptor: None };
         let (answering, asked) = (daemon.control.clone(), daemon.hub.clone());
         shared.live.spawn("control", move || answering.run(&asked)).map_err(StartError::System)?;
+        let uplink = shared.uplink.clone();
+        shared.live.spawn("uplink", move || uplink.run()).map_err(StartError::System)?;
         keep_peers(&shared).map_err(StartError::System)?;
         let (hub, stop) = (daemon.hub.clone(), daemon.stop.clone());
         let acceptor = std::thread::Builder::new()
@@ -339,6 +365,7 @@ impl Drop for Daemon {
         self.hub.replace_listeners(Vec::new());
         let shared = self.shared();
         shared.peers.stop();
+        shared.uplink.stop();
         if let Some(ledger) = &shared.ledger {
             // First, because a thread may still wait for the resolver. An error shows again when it is closed.
             let _ = ledger.flush();
@@ -347,6 +374,7 @@ impl Drop for Daemon {
         if let Some(ledger) = &shared.ledger {
             ledger.stop();
         }
+        shared.usage.close();
         shared.trust.close();
     }
 }

@@ -43,6 +43,8 @@ pub struct Delegation {
     event: ClientEvent<Slot>,
     /// When to ask again, while there is nothing to give out.
     again: Option<Instant>,
+    /// What our own line has brought, as far as somebody was told.
+    counted: u64,
 }
 
 impl Delegation {
@@ -74,7 +76,8 @@ impl Delegation {
             return None;
         }
         log::info!("session {}: {} peers of ours help with it", of.id, session.helpers.len());
-        let source = Source::Origin { address, from: shared.config.wan_address, via: shared.via.clone() };
+        let (from, via) = (shared.config.wan_address, shared.via.clone());
+        let source = Source::Origin { address, from, via, uplink: Some(shared.uplink.clone()) };
         coordinate::start(shared, &session, LaneId::OWN, Link::Own(source));
         coordinate::start_peers(shared, &session);
         Some(Delegation {
@@ -83,6 +86,7 @@ impl Delegation {
             held: None,
             event: ClientEvent::Idle,
             again: None,
+            counted: 0,
         })
     }
 
@@ -142,6 +146,14 @@ impl Delegation {
             ClientDo::Wait(until) => self.again = until.map(clock::to_std),
             ClientDo::End(_) => {}
         }
+    }
+
+    /// Bytes that our own line has brought since this was asked last.
+    pub fn take_own_bytes(&mut self) -> u64 {
+        let own = self.session.own_bytes();
+        let new = own.saturating_sub(self.counted);
+        self.counted = own;
+        new
     }
 
     /// What to wait for, and until when, before [`Delegation::next`] is worth a try.

@@ -33,6 +33,7 @@ use crate::clock;
 use crate::inbox::Inbox;
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
+use crate::uplink::Uplink;
 
 use self::call::Talk;
 pub use self::call::{Call, Served};
@@ -74,6 +75,8 @@ pub enum Source {
         from: Option<IpAddr>,
         /// Our pseudonym.
         via: String,
+        /// Who has to know what comes for neighbours; `None`: it is for our own household.
+        uplink: Option<Arc<Uplink>>,
     },
     /// A peer, with CHUNK.
     Peer {
@@ -86,6 +89,16 @@ pub enum Source {
         /// The session's authenticated channel.
         call: Arc<Call>,
     },
+}
+
+impl Source {
+    /// The line, if what comes over it is for a neighbour.
+    pub fn uplink(&self) -> Option<&Arc<Uplink>> {
+        match self {
+            Source::Origin { uplink, .. } => uplink.as_ref(),
+            Source::Peer { .. } => None,
+        }
+    }
 }
 
 /// What a call to [`Fetcher::read`] brought.
@@ -411,7 +424,11 @@ impl Fetcher {
             }
         };
         let socket = net::start_connect(*address, *from).map_err(|_| Fault::Unreachable)?;
-        self.socket = Some(live.add(socket).map_err(|_| Fault::Unreachable)?);
+        let socket = live.add(socket).map_err(|_| Fault::Unreachable)?;
+        if let Source::Origin { uplink: Some(uplink), .. } = &self.source {
+            uplink.add(&socket);
+        }
+        self.socket = Some(socket);
         Ok(())
     }
 

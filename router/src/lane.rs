@@ -102,6 +102,9 @@ impl Lane {
     fn tell(&mut self, event: LaneEvent<'_, Slot>) -> LaneDo<Slot> {
         if let LaneEvent::Failed { why, .. } = &event {
             log::info!("session {}: lane {} failed: {why}", self.session.id, self.name());
+            if let (Fault::Withdrawn(seconds), Link::Peer(peer)) = (why, &self.link) {
+                self.shared.peers.leave_alone(*peer, *seconds);
+            }
             self.close();
         }
         self.session.lane(self.id, event)
@@ -180,7 +183,23 @@ impl Lane {
                 return LaneEvent::Failed { slot: Some(slot), why: Fault::Closed };
             };
             let room = slot.get_mut(start + got as usize..start + len as usize).unwrap_or_default();
+            // For another router: the household's part of the line comes first.
+            let uplink = fetcher.source().uplink().cloned();
+            let most = match uplink.as_ref().map_or(Ok(room.len()), |uplink| uplink.ask(room.len())) {
+                Ok(most) => most,
+                Err(until) => {
+                    let until = clock::of_std(until).min(by);
+                    if clock::now() >= by || self.wait(None, Some(until)) {
+                        return LaneEvent::Filled { conn, slot, at, len: got, head };
+                    }
+                    continue;
+                }
+            };
+            let room = room.get_mut(..most).unwrap_or_default();
             let progress = fetcher.read(room, &self.shared.live);
+            if let (Some(uplink), Ok(Progress::Bytes(bytes))) = (&uplink, &progress) {
+                uplink.spend(*bytes);
+            }
             head = head.or(fetcher.take_head_times());
             self.session.count_copied(self.id, fetcher.most_copied());
             match progress {

@@ -51,3 +51,5 @@ mod sparingly;
 pub mod status;
 pub mod trust_store;
 pub mod uci;
+pub mod uplink;
+mod wan;

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use bamqp_core::spare::stream::Progress;
 pub use rustix::event::PollFlags;
 
 /// Connections that wait to be accepted, at most.
@@ -363,6 +364,38 @@ pub fn set_send_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
 /// If this is no socket.
 pub fn receive_buffer(socket: impl AsFd) -> io::Result<usize> {
     Ok(sockopt::socket_recv_buffer_size(socket)?)
+}
+
+/// What has come on a connection, in order or not (`TCP_INFO`).
+///
+/// # Errors
+/// If this is no TCP socket, or a kernel before 4.6, which does not count segments.
+pub fn progress(socket: impl AsFd) -> io::Result<Progress> {
+    /// As far as `tcpi_data_segs_in`, in 32-bit words; the structure of linux/tcp.h only ever grows. (The libc crate knows an
+    /// older one.)
+    const WORDS: usize = 39;
+    /// Where `tcpi_bytes_received` stands, 64 bits wide, and `tcpi_data_segs_in`.
+    const BYTES: usize = 32;
+    const SEGMENTS: usize = 38;
+    let mut info = [0u32; WORDS];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let fd = socket.as_fd();
+    // SAFETY: the descriptor is borrowed for the whole call, and pointer and length describe the live `info`, of which the
+    // kernel fills as much as it knows. Neither std nor rustix has this option.
+    let result = unsafe {
+        let at = info.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, at, &mut length)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (length as usize) < size_of_val(&info) {
+        return Err(ErrorKind::Unsupported.into());
+    }
+    let [low, high] = [info[BYTES], info[BYTES + 1]].map(u32::to_ne_bytes);
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(low.into_iter().chain(high)).for_each(|(to, from)| *to = from);
+    Ok(Progress { bytes: u64::from_ne_bytes(bytes), segments: info[SEGMENTS] })
 }
 
 /// Wakes a thread that waits in [`poll`], from any other thread (an eventfd).

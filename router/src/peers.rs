@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bamqp_core::channel::Outgoing;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::hello::Details;
-use bamqp_core::message::reason::DropReason;
+use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::select::Verdict;
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{Fault, Outcome};
@@ -161,7 +161,7 @@ impl Peers {
                 is_removed: AtomicBool::new(false),
             }))
         };
-        let entries = config.peers.iter().map(entry).collect::<io::Result<_>>()?;
+        let entries = config.partners().iter().map(entry).collect::<io::Result<_>>()?;
         Ok(Self { entries, keyring, trust: self.trust.clone(), from, stop: Waker::new()? })
     }
 
@@ -289,17 +289,24 @@ impl Peers {
                     Trouble::Unauthentic(_) | Trouble::NotKnown | Trouble::NoKey => UNAUTHENTIC_FOR,
                     _ => 0,
                 };
-                if pause > 0 {
-                    let until = clock::now() + Span::from_millis(u64::from(pause) * 1000);
-                    entry.lock().not_before = Some(until);
-                }
+                entry.leave_alone(pause);
                 Err(match why {
                     Trouble::Io(_) => Fault::Unreachable,
+                    Trouble::Declined(DeclineReason::Busy | DeclineReason::Quota, seconds) if seconds > 0 => {
+                        Fault::Withdrawn(seconds)
+                    }
                     Trouble::Declined(..) | Trouble::NotKnown | Trouble::NoKey => Fault::Declined,
                     Trouble::Unauthentic(_) => Fault::Unauthentic,
                     _ => Fault::Malformed,
                 })
             }
+        }
+    }
+
+    /// The peer has asked to be left alone for so many seconds.
+    pub fn leave_alone(&self, peer: usize, seconds: u32) {
+        if let Some(entry) = self.entries.get(peer) {
+            entry.leave_alone(seconds);
         }
     }
 
@@ -378,6 +385,13 @@ impl Entry {
     fn lock(&self) -> MutexGuard<'_, Record> {
         // Every change is one assignment, so a panic elsewhere leaves nothing half done.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave_alone(&self, seconds: u32) {
+        if seconds > 0 {
+            let until = clock::now() + Span::from_millis(u64::from(seconds) * 1000);
+            self.lock().not_before = Some(until);
+        }
     }
 
     fn park(&self, line: Line) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use crate::accept::{self, Side};
 use crate::budget::{Budget, Memory};
 use crate::config::Config;
-use crate::daemon::{Hub, Shared, StartError, gate, keep_peers, ledger};
+use crate::daemon::{Hub, Shared, StartError, gate, keep_peers, ledger, say_if_closed};
 use crate::net;
 use crate::serve::Terms;
 
@@ -67,7 +67,7 @@ impl Hub {
         let listeners =
             accept::listen(&config, &before).map_err(|(at, error)| StartError::Listen(at, error))?;
         let gate = gate(&config, &listeners);
-        let keyring = Arc::new(old.keyring.renew(&config.peers));
+        let keyring = Arc::new(old.keyring.renew(config.partners()));
         let ledger = match &old.ledger {
             Some(ledger) => Some(ledger.clone()),
             None => ledger(&config, &keyring)?,
@@ -87,6 +87,8 @@ impl Hub {
             discovery: old.discovery.clone(),
             ledger,
             serve: old.serve.clone(),
+            uplink: old.uplink.clone(),
+            usage: old.usage.clone(),
             sessions: old.sessions.clone(),
             origins: old.origins.clone(),
             own_link: old.own_link.clone(),
@@ -102,6 +104,8 @@ impl Hub {
         new.trust.renew(&new.config.peers);
         new.serve.renew(terms);
         new.discovery.renew(&new.config, accept::peer_address(&listeners));
+        new.uplink.renew(&new.config);
+        say_if_closed(&new.config);
         self.replace(new.clone());
         self.replace_listeners(listeners);
         old.peers.stop();

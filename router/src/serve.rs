@@ -6,12 +6,14 @@
 //!             ◀──206, bytes─────   (hashed on their way)      ◀──206, bytes──
 //! ```
 
+mod admission;
 mod counter;
 mod desk;
 mod doors;
 mod errand;
 mod quota;
 pub(crate) mod sessions;
+mod usage;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
@@ -26,7 +28,7 @@ use bamqp_core::http::request::Request;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
 use bamqp_core::message::init::{Decline, Init};
-use bamqp_core::message::reason::DeclineReason;
+use bamqp_core::message::reason::{DeclineReason, DropReason};
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::signature::{FIRST_BUFFER_BYTES, verify_first};
 use bamqp_core::time::Span;
@@ -34,10 +36,10 @@ use bamqp_core::time::Span;
 use self::desk::Desk;
 use self::doors::Doors;
 use self::errand::Way;
-use self::quota::{Exceeded, Quota};
+use self::quota::Quota;
 use self::sessions::{Session, Sessions};
 use crate::commission::Commission;
-use crate::config::{Config, Peer};
+use crate::config::{Config, Helping, Peer};
 use crate::daemon::{Hub, Shared};
 use crate::delegate::Delegation;
 use crate::fetch::File;
@@ -48,10 +50,12 @@ use crate::net;
 use crate::origin::{Gate, OriginError};
 use crate::sparingly::Sparingly;
 use crate::trust_store::TrustStore;
+use crate::uplink::Uplink;
 
 pub use self::counter::{PEER_SILENCE, STRANGER_TIME};
 pub use self::doors::{MAX_STRANGERS, Visit};
 pub use self::sessions::SILENCE;
+pub use self::usage::Usage;
 
 /// What ACCEPT promises to hold while the coordinator does not read: the send buffer towards it, in bytes. There is
 /// some more in the pipe and in the origin's connection, which is not promised.
@@ -70,6 +74,8 @@ pub struct Serve {
     live: Arc<Live>,
     doors: Arc<Doors>,
     trust: Arc<TrustStore>,
+    uplink: Arc<Uplink>,
+    usage: Arc<Usage>,
     sessions: Sessions,
     quota: Quota,
     /// Round trip to origins in microseconds, smoothed; 0: unknown.
@@ -94,8 +100,6 @@ pub struct Terms {
     pub ledger: Option<Arc<Ledger>>,
     /// Where connections to the internet come from.
     pub wan_address: Option<IpAddr>,
-    /// Bits per second that are offered.
-    pub bandwidth: u64,
     /// The configured routers.
     pub peers: Vec<Peer>,
     /// Most downloads at a time.
@@ -104,6 +108,8 @@ pub struct Terms {
     pub log_bytes: u64,
     /// How many routers away from a coordinator work may be done.
     pub max_hops: u8,
+    /// What the owner allows.
+    pub helping: Helping,
 }
 
 impl Terms {
@@ -115,10 +121,19 @@ impl Terms {
         gate: Arc<Gate>,
         ledger: Option<Arc<Ledger>>,
     ) -> Terms {
-        let (wan_address, bandwidth, peers) = (config.wan_address, config.bandwidth, config.peers.clone());
+        let (wan_address, peers) = (config.wan_address, config.partners().to_vec());
         let log_bytes = config.log_size.saturating_mul(config.log_files.into());
-        let max_hops = config.max_hops;
-        Terms { keyring, gate, ledger, wan_address, bandwidth, peers, sessions, log_bytes, max_hops }
+        Terms {
+            keyring,
+            gate,
+            ledger,
+            wan_address,
+            peers,
+            sessions,
+            log_bytes,
+            max_hops: config.max_hops,
+            helping: config.helping.clone(),
+        }
     }
 }
 
@@ -126,6 +141,8 @@ impl Terms {
 enum No {
     /// An answer that the coordinator can believe.
     Decline(Decline),
+    /// The same, and its connection ends.
+    Flood(Decline),
     /// It is not to be had any better than with a MAC that does not fit.
     Refuse(Refusal),
 }
@@ -157,7 +174,14 @@ impl Report {
 
 impl Serve {
     /// The peer side of a router. `via` is its pseudonym towards origins.
-    pub fn new(terms: Terms, via: &str, live: Arc<Live>, trust: Arc<TrustStore>) -> Serve {
+    pub fn new(
+        terms: Terms,
+        via: &str,
+        live: Arc<Live>,
+        trust: Arc<TrustStore>,
+        uplink: Arc<Uplink>,
+        usage: Arc<Usage>,
+    ) -> Serve {
         let most = usize::from(terms.sessions);
         Serve {
             key: terms.keyring.me().fingerprint(),
@@ -165,6 +189,8 @@ impl Serve {
             live,
             doors: Arc::new(Doors::new(&terms.peers, 2 * most)),
             trust,
+            uplink,
+            usage,
             sessions: Sessions::new(most),
             quota: Quota::new(terms.log_bytes),
             terms: Mutex::new(Arc::new(terms)),
@@ -193,6 +219,7 @@ impl Serve {
     pub fn renew(&self, terms: Terms) {
         let most = usize::from(terms.sessions);
         let keyring = terms.keyring.clone();
+        self.usage.renew(&terms.helping);
         self.doors.renew(&terms.peers, 2 * most);
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
         self.sessions.renew(most, |coordinator| keyring.find(coordinator).is_some());
@@ -227,6 +254,11 @@ impl Serve {
         log::debug!("router {from}: {end}");
     }
 
+    /// How many INITs and chunks of each coordinator were declined because it had had its share.
+    pub fn excess(&self) -> Vec<(Fingerprint, u32)> {
+        self.quota.excess()
+    }
+
     /// What it is doing.
     pub fn report(&self) -> Report {
         Report {
@@ -240,12 +272,18 @@ impl Serve {
     }
 
     fn way(&self) -> Way<'_> {
-        Way { from: self.terms().wan_address, via: &self.via, live: &self.live }
+        Way {
+            uplink: &self.uplink,
+            usage: &self.usage,
+            from: self.terms().wan_address,
+            via: &self.via,
+            live: &self.live,
+        }
     }
 
     fn hello(&self, is_peer: bool, about: Option<SessionId>) -> Hello {
         let details = is_peer.then(|| Details {
-            bandwidth: self.terms().bandwidth,
+            bandwidth: self.offered(),
             load: u32::try_from(self.sessions.count(Instant::now())).unwrap_or(u32::MAX),
             rtt: Span::from_micros(self.round_trip().into()),
             losses: 0, // nothing counts them yet
@@ -278,7 +316,12 @@ impl Serve {
 
     /// Bits per second that each session can be promised now; 0: unknown.
     fn share(&self) -> u64 {
-        self.terms().bandwidth / self.sessions.count(Instant::now()).max(1) as u64
+        self.offered() / self.sessions.count(Instant::now()).max(1) as u64
+    }
+
+    /// Bits per second that are offered to all neighbours together; 0: unknown, or nothing now.
+    fn offered(&self) -> u64 {
+        self.uplink.offer().rate().unwrap_or(0).saturating_mul(8)
     }
 
     /// Enters the session of an INIT, if it may be, and writes the INIT down; `head` is all of it, which came from there.
@@ -304,6 +347,9 @@ impl Serve {
             return Err(declined(DeclineReason::Untrusted, UNTRUSTED_FOR));
         }
         let now = Instant::now();
+        let asked = self.quota.ask(coordinator, now);
+        asked.map_err(|why| self.exceeded(coordinator, from.ip(), why, "asks too often"))?;
+        self.may_help(coordinator).map_err(No::Decline)?;
         let known = self.sessions.find(init.session, now);
         if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
             return Err(declined(DeclineReason::DuplicateSession, 0));
@@ -318,19 +364,11 @@ impl Serve {
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
-        match self.quota.take(coordinator, head.len() + init.target.len(), now) {
+        let (bytes, ip) = (head.len() + init.target.len(), from.ip());
+        match self.quota.take(coordinator, bytes, now) {
             Ok(0) => {}
-            Ok(before) => {
-                log::info!("router {coordinator}: {before} INITs were more than its share of the log")
-            }
-            Err(Exceeded { retry_after, is_first }) => {
-                if is_first {
-                    log::warn!(
-                        "router {coordinator} fills the log: its INITs are declined for {retry_after} s (see log_size)"
-                    );
-                }
-                return Err(declined(DeclineReason::Quota, retry_after));
-            }
+            Ok(before) => log::info!("router {coordinator}: {before} INITs were more than its share"),
+            Err(why) => return Err(self.exceeded(coordinator, ip, why, "fills the log (see log_size)")),
         }
         let terms = self.terms();
         let mut tally = Tally::default();
@@ -353,6 +391,9 @@ impl Serve {
                 })?
             }
         };
+        if self.is_never_fetched(&init.target, &addresses) {
+            return Err(declined(DeclineReason::RefusedTarget, 0));
+        }
         let file = File {
             uri: init.target.to_string(),
             total: init.size,
@@ -389,10 +430,16 @@ impl Serve {
     }
 
     /// Writes down that bytes of a session's file are going to be fetched.
-    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), AppendError> {
+    ///
+    /// # Errors
+    /// Why they must not be then, and for how many seconds not to ask again.
+    fn log_chunk(&self, session: &Session, range: Range<u64>) -> Result<(), (DropReason, u32)> {
+        let filled = self.quota.take_range(session.coordinator, Instant::now());
+        filled.map_err(|exceeded| (DropReason::Quota, exceeded.retry_after))?;
         let terms = self.terms();
-        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped)?;
-        ledger.append_chunk(session.id, range)
+        let ledger = terms.ledger.as_ref().ok_or(AppendError::Stopped);
+        let logged = ledger.and_then(|ledger| ledger.append_chunk(session.id, range));
+        logged.map_err(|_| (DropReason::Busy, BUSY_FOR))
     }
 
     /// Ends a coordinator's session; what was served in it.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bamqp_core::lesson::Lesson;
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
@@ -158,6 +159,13 @@ impl Session {
         transfer.outcome().is_none() && peers.any(|lane| !is_out(lane.state))
     }
 
+    /// Bytes that our own link has brought, those included that were fetched in vain or to check others.
+    pub fn own_bytes(&self) -> u64 {
+        let transfer = self.lock();
+        let own = transfer.report().filter(|lane| lane.kind != LaneKind::Peer);
+        own.map(|lane| lane.stats.bytes + lane.stats.duplicates + lane.stats.checked).sum()
+    }
+
     /// Another router wants these bytes of the file next. False if it has asked for too much at a time.
     pub fn add_piece(&self, file: core::ops::Range<u64>) -> bool {
         let wake = self.lock().add_piece(clock::now(), file);
@@ -229,6 +237,7 @@ impl Session {
             requests: lane.stats.requests,
             timeouts: lane.stats.timeouts,
             failures: lane.stats.failures,
+            withdrawals: lane.stats.withdrawals,
             violations: lane.stats.violations,
             duplicates: lane.stats.duplicates,
             checked: lane.stats.checked,
@@ -274,6 +283,7 @@ impl Session {
                 requests: lane.stats.requests,
                 timeouts: lane.stats.timeouts,
                 drops: lane.stats.failures,
+                withdrawals: lane.stats.withdrawals,
                 bytes: lane.stats.bytes,
                 violation: match lane.stats.verdict {
                     Some(Dispute::Lie) => Some(Violation::Lie),
@@ -286,9 +296,10 @@ impl Session {
         self.helpers.iter().zip(transfer.report().skip(2)).map(conduct).collect()
     }
 
-    /// Whether the origin was found to serve different bytes under the same validator.
-    pub fn is_origin_inconsistent(&self) -> bool {
-        self.lock().report().any(|lane| lane.stats.verdict == Some(Dispute::Origin))
+    /// What it taught about its origin.
+    pub fn lesson(&self) -> Option<Lesson> {
+        let transfer = self.lock();
+        Lesson::of(transfer.report().map(|lane| (lane.kind, lane.stats)))
     }
 
     fn wake(&self, wake: Wake) {

@@ -51,6 +51,8 @@ pub struct LaneReport {
     pub timeouts: u32,
     /// Other failures of its connection, or of the origin towards it.
     pub failures: u32,
+    /// Times that it withdrew because its household came first.
+    pub withdrawals: u32,
     /// Answers that broke the protocol.
     pub violations: u32,
     /// Payload bytes that another lane had brought before.

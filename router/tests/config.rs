@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bamqp_router::budget::DEFAULT_COUNTS;
-use bamqp_router::config::{Config, Peer};
+use bamqp_router::config::{Config, Helping, Peer, Target};
 
 const EXAMPLE: &str = include_str!("../openwrt/files/bamqp.config");
 const KEY_B: &str = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU=";
@@ -67,7 +67,17 @@ fn every_option_is_read() {
            option max_clients '7'
            option max_sessions '2'
            option max_peer_sessions '3'
-           option max_hops '1'",
+           option max_hops '1'
+           option fast_enough '50M'
+           option wan_interface 'pppoe-wan'
+           option share '80%'
+           option floor '500k'
+           option quota_day '2G'
+           option quota_month '30G'
+           option quota_peer_day '512M'
+           option hours '22-06:30'
+           list never_fetch '.Example.org'
+           list never_fetch '203.0.113.0/24'",
     )
     .unwrap();
     let expected = Config {
@@ -96,9 +106,49 @@ fn every_option_is_read() {
         max_sessions: Some(2),
         max_peer_sessions: Some(3),
         max_hops: 1,
+        fast_enough: 50_000_000,
+        helping: Helping {
+            wan_interface: Some("pppoe-wan".into()),
+            share: 80,
+            floor: 500_000,
+            quota_day: Some(2 << 30),
+            quota_month: Some(30 << 30),
+            quota_peer_day: Some(512 << 20),
+            hours: Some("22-06:30".parse().unwrap()),
+            never_fetch: vec![
+                Target::Name("example.org".into()),
+                Target::Network("203.0.113.0/24".parse().unwrap()),
+            ],
+            ..Helping::default()
+        },
         peers: Vec::new(),
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_host_is_never_fetched_with_all_below_it_and_addresses_as_they_are() {
+    let config = main_with(
+        "list never_fetch 'example.org'\n list never_fetch '203.0.113.7'\n list never_fetch '2001:db8::/32'",
+    );
+    let never = config.unwrap().helping.never_fetch;
+    let has = |host: &str| never.iter().any(|target| target.has_host(host));
+    for host in ["example.org", "EXAMPLE.org.", "www.a.example.org", "203.0.113.7", "[2001:db8::1]"] {
+        assert!(has(host), "{host}");
+    }
+    for host in ["badexample.org", "example.org.uk", "org", "203.0.113.8", "[2001:db9::1]"] {
+        assert!(!has(host), "{host}");
+    }
+    let ip = |text: &str| never.iter().any(|target| target.has_address(text.parse().unwrap()));
+    assert!(ip("203.0.113.7") && ip("::ffff:203.0.113.7") && !ip("203.0.113.8"));
+}
+
+#[test]
+fn who_closes_the_port_has_no_partners() {
+    let peer = "\nconfig peer 'b'\n option address '10.0.0.2:7733'\n option public_key 'YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU='\n";
+    let open = parse(&format!("config bamqp 'main'\n option peer_listen '10.0.0.1:7733'{peer}")).unwrap();
+    let closed = parse(&format!("config bamqp 'main'\n option listen '10.0.0.1:3128'{peer}")).unwrap();
+    assert_eq!((open.partners().len(), closed.partners().len(), closed.peers.len()), (1, 0, 1));
 }
 
 #[test]
@@ -159,6 +209,10 @@ fn bad_values_are_named_with_their_line() {
         ("list fetch_ports '+80'", "fetch_ports '+80': expected a port from 1 to 65535"),
         ("option max_clients '0'", "max_clients '0': expected a number from 1 to 1000"),
         ("option bandwidth 'fast'", "bandwidth 'fast': expected bits per second"),
+        ("option share '0'", "share '0': expected hundredths from 1 to 100"),
+        ("option wan_interface 'eth 0'", "wan_interface 'eth 0': expected an interface's name"),
+        ("option hours '22'", "hours '22': expected two times of the day"),
+        ("list never_fetch 'a..b'", "never_fetch 'a..b': expected a host such as example.org"),
         ("option peer_listen '10.77.0.1'", "peer_listen '10.77.0.1': expected an address and a port"),
         ("option windows '1M'", "unknown option windows in a section bamqp; expected one of enabled, listen"),
         ("option listen 'x:1", "expected a closing ' on the same line"),
@@ -248,6 +302,8 @@ fn the_example_names_every_option_with_its_default() {
         wan_address: config.wan_address,
         allow_private: config.allow_private.clone(),
         bandwidth: config.bandwidth,
+        fast_enough: config.fast_enough,
+        helping: Helping { share: 100, floor: 0, ..config.helping.clone() },
         peers: config.peers.clone(),
         ..Config::default()
     };
@@ -265,10 +321,18 @@ fn the_example_names_every_option_with_its_default() {
         "max_sessions",
         "max_peer_sessions",
         "max_hops",
+        "share",
+        "floor",
+        "wan_interface",
+        "quota_day",
+        "quota_month",
+        "quota_peer_day",
+        "hours",
+        "fast_enough",
     ] {
         assert!(all.contains(&format!("\toption {option} ")), "{option}");
     }
-    for list in ["transparent_listen", "allow_client", "fetch_ports", "connect_ports"] {
+    for list in ["transparent_listen", "allow_client", "fetch_ports", "connect_ports", "never_fetch"] {
         assert!(all.contains(&format!("\tlist {list} ")), "{list}");
     }
 }

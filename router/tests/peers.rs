@@ -170,7 +170,7 @@ fn a_peer_that_declines_is_left_alone_for_a_while() {
     let coordinator = Coordinator::of(bed.address, SEED);
     eventually("it is not seen", || coordinator.is_up());
     let declined = coordinator.peers.join(0, &session(1, URI), &coordinator.live);
-    assert_eq!(declined.unwrap_err(), Fault::Declined);
+    assert_eq!(declined.unwrap_err(), Fault::Withdrawn(5));
     assert!(coordinator.is_up(), "it is there all the same");
     assert_eq!(coordinator.peers.usable(), 0);
 }

@@ -269,6 +269,25 @@ fn a_router_that_is_no_peer_any_more_is_let_go_of_at_once_and_the_download_does_
 }
 
 #[test]
+fn who_closes_the_port_neither_helps_nor_is_helped_from_then_on() {
+    let bed = Bed::start("closed");
+    let pooled = bed.download("/file");
+    wait_for("B helps", || bed.lane("B")["brought_bytes"].as_u64() > Some(0));
+    let closed = bed.main("").replace("\toption peer_listen", "#\toption peer_listen");
+    assert!(bed.reload(&closed, &bed.peer("B", 2, B)).ends_with("in effect"));
+    assert_eq!(bed.ask("peers")["peers"], Value::Array(Vec::new()), "nobody is asked");
+    wait_for("B's lane is out", || bed.lane("B")["state"].as_str().unwrap().starts_with("left"));
+    assert!(std::net::TcpStream::connect(format!("{}.1:7733", bed.net)).is_err(), "and nobody let in");
+    pooled.end(&bed.hurry);
+    wait_for("the session ends", || bed.session()["outcome"] == "complete");
+    // What was known of B is not forgotten, and it is there again with the port.
+    let known = bed.ask("trust")["trust"][0].clone();
+    assert_eq!((known["peer"].as_str(), known["sessions"].as_u64()), (Some("B"), Some(1)));
+    bed.reload(&bed.main(""), &bed.peer("B", 2, B));
+    wait_for("B is there", || bed.ask("peers")["peers"][0]["state"] == "up");
+}
+
+#[test]
 fn whom_we_help_goes_on_being_helped_unless_we_part() {
     // B coordinates here: it is the one with a client, and A helps.
     let bed = Bed::start("helped");

@@ -284,7 +284,7 @@ fn the_connection_goes_to_the_checked_address_whatever_the_name_stands_for() {
         user_agent: None,
         accept: None,
     };
-    let source = Source::Origin { address: origin.address, from: None, via: "test".into() };
+    let source = Source::Origin { address: origin.address, from: None, via: "test".into(), uplink: None };
     let (mut fetcher, live) = (Fetcher::new(Arc::new(file), source, None), Live::default());
     fetcher.ask(0..2, &live).unwrap();
     let (mut buffer, deadline) = ([0; 16], Instant::now() + Duration::from_secs(20));

@@ -109,6 +109,11 @@ fn status_tells_of_the_router() {
     let json = bed.json("status");
     assert_eq!(json["router"]["router"], bed.daemons[1].shared().keyring.me().fingerprint().to_string());
     assert_eq!(json["router"]["peers"], 2);
+    // Nothing is watched on loopback; what is offered is what the owner said.
+    let helping = &json["helping"];
+    assert_eq!((&helping["state"], &helping["offered_bytes_per_s"]), (&"offering".into(), &2_500_000.into()));
+    assert_eq!(helping["fetched_today_bytes"], 0);
+    assert_eq!(json["neighbours_helped"].as_array().unwrap().len(), 2);
     assert_eq!(json["router"]["own_link_bytes_per_s"], Value::Null);
     assert_eq!(json["sessions"], Value::Array(vec![]));
     assert_eq!(json["refused_messages"], Value::Array(vec![]));

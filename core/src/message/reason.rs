@@ -100,14 +100,16 @@ pub enum DropReason {
     UnknownSession,
     /// The range is not within the file of the session.
     BadRange,
-    /// The peer's household needs the link.
+    /// The peer's household needs the link, or it has other reasons not to fetch now.
     Busy,
+    /// The coordinator has had its share.
+    Quota,
     /// The router is being stopped.
     Shutdown,
 }
 
 impl DropReason {
-    const PLAIN: [DropReason; 13] = [
+    const PLAIN: [DropReason; 14] = [
         DropReason::Done,
         DropReason::ClientGone,
         DropReason::TooSlow,
@@ -120,6 +122,7 @@ impl DropReason {
         DropReason::UnknownSession,
         DropReason::BadRange,
         DropReason::Busy,
+        DropReason::Quota,
         DropReason::Shutdown,
     ];
 }
@@ -142,6 +145,7 @@ impl fmt::Display for DropReason {
             DropReason::UnknownSession => "unknown-session",
             DropReason::BadRange => "bad-range",
             DropReason::Busy => "busy",
+            DropReason::Quota => "quota",
             DropReason::Shutdown => "shutdown",
         })
     }

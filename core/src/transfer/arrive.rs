@@ -133,6 +133,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             Came::Wrong => return self.wake_waiting(wake),
         }
         let lane = &mut self.lanes[id.index()];
+        lane.was_cut = false;
         if lane.state == LaneState::Probing {
             lane.state = LaneState::Up;
             lane.up_since = now;

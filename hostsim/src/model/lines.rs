@@ -40,6 +40,7 @@ pub struct Flow {
     buffer: u64,
     unread: u64,
     segments: VecDeque<Segment>,
+    came: u64,
     open: bool,
 }
 
@@ -95,7 +96,8 @@ impl Net {
         let handshake_done = now + self.lines[line].rtt;
         let flow = self.flows.len();
         let (answers, segments) = (VecDeque::new(), VecDeque::new());
-        self.flows.push(Flow { line, answers, handshake_done, buffer, unread: 0, segments, open: true });
+        let (unread, came, open) = (0, 0, true);
+        self.flows.push(Flow { line, answers, handshake_done, buffer, unread, segments, came, open });
         self.lines[line].flows.push(flow);
         flow
     }
@@ -178,6 +180,7 @@ impl Net {
             NetEvent::Arrive(flow, segment) => {
                 let f = &mut self.flows[flow];
                 if f.open {
+                    f.came += segment.len;
                     let head = segment.asked.map(|sent| HeadTimes { sent, at: now });
                     f.segments.push_back(Segment { head, ..segment });
                     return Some(flow);
@@ -221,6 +224,11 @@ impl Net {
             ));
             return;
         }
+    }
+
+    /// How many bytes came on a connection so far.
+    pub fn came(&self, flow: FlowId) -> u64 {
+        self.flows[flow].came
     }
 
     /// The connections over a line that are open.

@@ -14,6 +14,7 @@
 pub mod content;
 pub mod detect;
 pub mod hours;
+pub mod household;
 pub mod lines;
 pub mod once;
 pub mod options;

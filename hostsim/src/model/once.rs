@@ -150,6 +150,10 @@ pub fn inject(world: &mut World, fault: &Fault) {
             let rate = (world.net.lines[router].rate as f64 * factor) as u64;
             world.happen(at(when), Happening::Rate(router, rate.max(1)));
         }
+        Fault::Busy { router, at: when } => {
+            world.happen(start, Happening::Watch(router));
+            world.happen(at(when), Happening::Busy(router));
+        }
         Fault::CorruptLength { router } => {
             world.happen(start, Happening::Refuse(router, LaneFault::WrongLength))
         }

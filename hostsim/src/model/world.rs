@@ -15,6 +15,7 @@ use bamqp_core::trust::Standing;
 use bamqp_core::verify::{Places, Sample};
 
 use super::content::{Buffer, Content, Tamper};
+use super::household::Watched;
 use super::lines::{FlowId, LineId, Net, NetEvent};
 use super::random::Random;
 use super::reorder::Reorder;
@@ -115,6 +116,12 @@ pub enum Happening {
     Limit(usize),
     /// The file changed at the origin: every further answer says so.
     Change,
+    /// The peer with this line looks from now on what its household uses of it.
+    Watch(LineId),
+    /// The household behind this line downloads from now on.
+    Busy(LineId),
+    /// It has what it wanted.
+    Calm(LineId),
     /// The peer with this line alters what it brings.
     Lie(LineId, Tamper),
     /// The origin serves another variant over this line.
@@ -130,6 +137,7 @@ enum Event {
     Written(usize),
     Ready(usize, usize),
     Start(usize),
+    Sample(LineId),
     Happen(Happening),
 }
 
@@ -203,6 +211,7 @@ pub struct World {
     one_range: bool,
     lies_told: u64,
     dice: Option<Random>,
+    watched: BTreeMap<LineId, Watched>,
     faults_met: u64,
 }
 
@@ -268,6 +277,41 @@ impl World {
         self.sessions.values().any(|s| s.drivers.iter().any(|d| d.line == line))
     }
 
+    /// What part of its line the household behind it had from a second after it woke up until the last download ended.
+    pub fn household_part(&self, line: LineId) -> Option<f64> {
+        Some(self.watched.get(&line)?.household_rate()? / self.net.lines[line].rate as f64)
+    }
+
+    fn watch(&mut self, line: LineId) {
+        self.watched.insert(line, Watched::new(self.now, self.net.lines[line].rate));
+        self.schedule(self.now + super::household::EVERY, Event::Sample(line));
+    }
+
+    fn wake_household(&mut self, line: LineId) {
+        self.faults_met += 1;
+        if let Some(watched) = self.watched.get_mut(&line) {
+            watched.wake(self.now, line, &mut self.net);
+        }
+    }
+
+    /// A peer looks at its line; if its household wants it, what it fetches for others ends.
+    fn sample_line(&mut self, line: LineId) {
+        let is_over = self.sessions.is_empty();
+        let Some(watched) = self.watched.get_mut(&line) else { return };
+        if is_over {
+            return watched.end(&mut self.net);
+        }
+        watched.sample(self.now, line, &mut self.net);
+        if let Some(seconds) = watched.withdrawn_for(self.now) {
+            for flow in self.net.flows_of(line).to_vec() {
+                if let Some(&(s, lane)) = self.owners.get(&flow) {
+                    self.fail(s, lane, Fault::Withdrawn(seconds));
+                }
+            }
+        }
+        self.schedule(self.now + super::household::EVERY, Event::Sample(line));
+    }
+
     /// The lanes of a session that is under way.
     pub fn lanes(&self, number: usize) -> Vec<LaneView> {
         self.sessions.get(&number).map(|s| s.transfer.report().collect()).unwrap_or_default()
@@ -313,6 +357,7 @@ impl World {
                 self.lane(s, lane, event);
             }
             Event::Start(number) => self.begin(number),
+            Event::Sample(line) => self.sample_line(line),
             Event::Happen(what) => self.happens(what),
         }
     }
@@ -401,6 +446,13 @@ impl World {
                 self.variants.insert(line, variant);
             }
             Happening::OneRange => self.one_range = true,
+            Happening::Watch(line) => self.watch(line),
+            Happening::Busy(line) => self.wake_household(line),
+            Happening::Calm(line) => {
+                if let Some(watched) = self.watched.get_mut(&line) {
+                    watched.end(&mut self.net);
+                }
+            }
             Happening::Down(line) => {
                 self.net.lines[line].up = false;
                 for flow in self.net.flows_of(line).to_vec() {
@@ -600,6 +652,10 @@ impl World {
         if !self.net.lines[line].up {
             self.wake(s, wake);
             return self.fail(s, lane, Fault::Unreachable);
+        }
+        if let Some(seconds) = self.watched.get(&line).and_then(|watched| watched.withdrawn_for(self.now)) {
+            self.wake(s, wake);
+            return self.fail(s, lane, Fault::Withdrawn(seconds));
         }
         let buffer = driver.buffer;
         let flow = *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));

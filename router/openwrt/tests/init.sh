@@ -60,6 +60,11 @@ run start
 [ $code = 0 ] || fail "exit code $code: $(cat "$root/out")"
 told 'service["instances"] == {} and service["triggers"] == [["config.change", "bamqp", "reload"]]'
 
+fresh "the time of the day is the owner's" "$main"
+echo 'CET-1CEST,M3.5.0,M10.5.0/3' >"$root/etc/TZ"
+run start
+told 'bamqp["env"] == {"TZ": "CET-1CEST,M3.5.0,M10.5.0/3"}'
+
 fresh "a daemon as it should be" "$main"
 run start
 [ $code = 0 ] || fail "exit code $code: $(cat "$root/out")"

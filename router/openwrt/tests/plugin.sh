@@ -32,6 +32,7 @@ expect() { # PYTHON ARGUMENT...
 cat >"$root/etc/config/bamqp" <<CONFIG
 config bamqp 'main'
 	option listen '127.0.0.1:0'
+	option peer_listen '127.0.0.1:0'
 	option state_dir '$root/state'
 	option key '$root/state/key'
 config peer 'B'

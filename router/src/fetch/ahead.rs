@@ -63,7 +63,7 @@ mod tests {
             user_agent: None,
             accept: None,
         };
-        let source = Source::Origin { address, from: None, via: "test".into() };
+        let source = Source::Origin { address, from: None, via: "test".into(), uplink: None };
         (Fetcher::new(Arc::new(file), source, None), listener)
     }
 

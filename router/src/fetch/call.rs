@@ -121,10 +121,10 @@ impl Talk {
         response: &Response<'_>,
         to: Option<&Reference>,
     ) -> Result<(), Fault> {
-        let drop = || Drop::of_answer(response).map(|drop| drop.reason);
+        let drop = || Drop::of_answer(response);
         if call.check(response, to.ok_or(Fault::Malformed)?).is_err() {
             // A peer that was restarted has no keys to say so with.
-            let is_unknown = drop() == Ok(DropReason::UnknownSession);
+            let is_unknown = drop().is_ok_and(|drop| drop.reason == DropReason::UnknownSession);
             return Err(if is_unknown { Fault::Closed } else { Fault::Unauthentic });
         }
         self.told(&response.fields)?;
@@ -150,14 +150,15 @@ impl Talk {
 }
 
 /// What a peer's refusal of a chunk means for its lane.
-fn drop_fault(reason: DropReason) -> Fault {
-    match reason {
+fn drop_fault(drop: Drop) -> Fault {
+    match drop.reason {
         DropReason::OriginStatus(status) => Fault::Status(status),
         DropReason::OriginChanged => Fault::Changed,
         DropReason::OriginUnreachable => Fault::Unreachable,
         DropReason::OriginUnusable => Fault::Unproven,
         // It was restarted, or has not heard of us for too long: it may be asked anew.
         DropReason::UnknownSession => Fault::Closed,
+        DropReason::Busy | DropReason::Quota if drop.retry_after > 0 => Fault::Withdrawn(drop.retry_after),
         _ => Fault::Declined,
     }
 }

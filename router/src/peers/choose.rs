@@ -63,6 +63,16 @@ impl Peers {
         self.entries.iter().filter(usable).count()
     }
 
+    /// Bytes per second that those who could be asked are expected to bring together; 0: of some of them nobody knows.
+    pub fn help(&self) -> u64 {
+        let now = clock::now();
+        let candidates = self.entries.iter().map(|entry| entry.candidate(&self.trust));
+        let rates =
+            candidates.filter(|candidate| select::may_ask(now, candidate).is_ok()).map(|one| one.rate);
+        let mut rates = rates.map(|rate| Some(rate).filter(|rate| *rate > 0));
+        rates.try_fold(0u64, |all, rate| Some(all.saturating_add(rate?))).unwrap_or(0)
+    }
+
     /// Whom to ask for help with `download`, best first. Until it is measured, one that promises nothing is expected to
     /// be like the own link, of `rate` bytes per second and with a round trip of `rtt` to the origin. What is decided on
     /// each is logged, and kept for status.

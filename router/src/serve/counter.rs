@@ -15,12 +15,13 @@ use bamqp_core::limits::MAX_PEER_HEAD_BYTES;
 use bamqp_core::message::SessionId;
 use bamqp_core::message::chunk::{ChunkAnswer, ChunkDigest};
 use bamqp_core::message::drop::Drop;
+use bamqp_core::message::reason::DropReason;
 
-use super::Serve;
 use super::desk::End;
 use super::doors::Visit;
 use super::errand::{Begun, Errand, Step};
 use super::sessions::SILENCE;
+use super::{BUSY_FOR, Serve};
 use crate::net::{self, Moved, PollFd, PollFlags};
 use crate::sparingly::Sparingly;
 
@@ -175,6 +176,11 @@ impl<'a> Counter<'a> {
         }
         for _ in 0..TURNS {
             let now = Instant::now();
+            if self.serve.uplink.is_withdrawn()
+                && let Some(errand) = &mut self.errand
+            {
+                errand.withdraw();
+            }
             if let Some(bytes) = self.outbox.get(self.unsent.clone()).filter(|bytes| !bytes.is_empty()) {
                 match net::write(&self.socket, bytes).map_err(End::Io)? {
                     Moved::Bytes(bytes) => self.unsent.start += bytes,
@@ -209,7 +215,11 @@ impl<'a> Counter<'a> {
                 }
                 Step::Refused(reason, request) => {
                     let (session, callee) = (errand.session.id, errand.callee.clone());
-                    let drop = Drop { session, reason, retry_after: 0 };
+                    let retry_after = match reason {
+                        DropReason::Busy => self.serve.uplink.withdrawn_for().unwrap_or(BUSY_FOR),
+                        _ => 0,
+                    };
+                    let drop = Drop { session, reason, retry_after };
                     self.sign(&callee, &request, |head| drop.write_answer(head))?;
                 }
                 Step::Cut => return Err(End::Cut),
@@ -247,11 +257,15 @@ impl<'a> Counter<'a> {
         let until = match &mut self.errand {
             Some(_) if is_quiet => limit.min(let_go),
             Some(errand) if wants == Wants::Origin => {
-                if now >= errand.deadline() {
+                if let Some(until) = errand.paced_until() {
+                    errand.not_silent_before(until.max(now));
+                    until
+                } else if now >= errand.deadline() {
                     errand.give_up_silent();
                     return Ok(());
+                } else {
+                    errand.deadline()
                 }
-                errand.deadline()
             }
             _ => limit,
         };

@@ -38,6 +38,8 @@ pub(super) enum End {
     Malformed,
     /// A request was not authentic, fresh, and in its place.
     Refused(Refusal),
+    /// The other side asks and asks, whatever it is told.
+    Flood,
     /// An answer can't be written or signed.
     Answer(SignError),
     /// What the system says of the connection.
@@ -52,6 +54,7 @@ impl fmt::Display for End {
             End::Silent => f.write_str("silent for too long"),
             End::Cut => f.write_str("a chunk was cut short"),
             End::Malformed => f.write_str("malformed request"),
+            End::Flood => f.write_str("a flood of requests"),
             End::Refused(refusal) => write!(f, "{refusal}"),
             End::Answer(error) => write!(f, "{error}"),
             End::Io(error) => write!(f, "{error}"),

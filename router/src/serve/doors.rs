@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::config::Peer;
 
@@ -24,6 +25,8 @@ struct Inner {
     most: usize,
     /// Where those that are counted in come from. Few: a search through them costs less than keeping them sorted.
     inside: Vec<IpAddr>,
+    /// Who is not let in for now, and until when: at most one entry for each peer.
+    shut: Vec<(IpAddr, Instant)>,
 }
 
 impl Inner {
@@ -40,7 +43,9 @@ impl Inner {
 impl Doors {
     /// Two connections for each of `peers`, and `most` more for all of them together.
     pub fn new(peers: &[Peer], most: usize) -> Doors {
-        let doors = Doors { inner: Mutex::new(Inner { addresses: Vec::new(), most, inside: Vec::new() }) };
+        let doors = Doors {
+            inner: Mutex::new(Inner { addresses: Vec::new(), most, inside: Vec::new(), shut: Vec::new() }),
+        };
         doors.renew(peers, most);
         doors
     }
@@ -59,10 +64,24 @@ impl Doors {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A peer is not let in until then. Its connections stay.
+    pub fn shut(&self, ip: IpAddr, until: Instant) {
+        let mut inner = self.lock();
+        inner.shut.retain(|(other, _)| *other != ip);
+        inner.shut.push((ip, until));
+    }
+
     /// Counts a connection in; `None` if there are too many from there.
     pub fn enter(self: &Arc<Self>, from: SocketAddr) -> Option<Visit> {
         let ip = from.ip().to_canonical();
         let mut inner = self.lock();
+        if !inner.shut.is_empty() {
+            let now = Instant::now();
+            inner.shut.retain(|(_, until)| now < *until);
+            if inner.shut.iter().any(|(shut, _)| *shut == ip) {
+                return None;
+            }
+        }
         let is_peer = inner.addresses.contains(&ip);
         let has_room = if is_peer {
             inner.from(ip) < RESERVED || inner.shared() < inner.most
@@ -126,6 +145,17 @@ mod tests {
         assert!(from("192.0.2.3").is_some());
         assert!(from("10.0.0.1").is_some());
         assert!(from("10.0.0.2").is_some());
+    }
+
+    #[test]
+    fn who_is_shut_out_comes_in_again_when_its_time_is_up() {
+        let doors = Arc::new(Doors::new(&[peer("10.0.0.1:7733"), peer("10.0.0.2:7733")], 0));
+        let from = |ip: &str| doors.enter(SocketAddr::new(ip.parse().unwrap(), 50_000)).is_some();
+        doors.shut("10.0.0.1".parse().unwrap(), Instant::now() + core::time::Duration::from_secs(3600));
+        assert!(!from("10.0.0.1") && from("10.0.0.2"));
+        doors.shut("10.0.0.1".parse().unwrap(), Instant::now());
+        assert!(from("10.0.0.1"));
+        assert!(doors.lock().shut.is_empty());
     }
 
     #[test]

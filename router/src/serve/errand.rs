@@ -20,11 +20,13 @@ use heapless::Deque;
 use sha2::{Digest, Sha256};
 
 use super::sessions::Session;
+use super::usage::Usage;
 use crate::delegate::Delegation;
 use crate::fetch::{Fetcher, Progress, Source};
 use crate::live::Live;
 use crate::net::{self, Moved, PollFlags};
 use crate::pace::{LOOK_AFTER, Pace};
+use crate::uplink::Uplink;
 
 /// How long an address of the origin may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,6 +40,10 @@ const BUFFER_BYTES: usize = 32 * 1024;
 /// The way to origins, as all errands use it.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
+    /// The line, which the household shares.
+    pub uplink: &'a Arc<Uplink>,
+    /// Where it is counted what was fetched for whom.
+    pub usage: &'a Usage,
     /// Where connections to the internet come from.
     pub from: Option<IpAddr>,
     /// Our pseudonym.
@@ -125,6 +131,8 @@ pub struct Errand<'a> {
     heard: Instant,
     /// Addresses in a row that did not answer.
     unreachable: usize,
+    /// The household gets its part of the line first: nothing is read before then.
+    paced_until: Option<Instant>,
 }
 
 impl<'a> Errand<'a> {
@@ -153,6 +161,7 @@ impl<'a> Errand<'a> {
             pace: None,
             heard: Instant::now(),
             unreachable: 0,
+            paced_until: None,
         }
     }
 
@@ -179,7 +188,7 @@ impl<'a> Errand<'a> {
         // When none of them takes part any more, we work alone.
         let pooled = self.failed.is_none() && self.pool.as_mut().is_some_and(|pool| pool.ask(range.clone()));
         if !pooled && self.due.iter().all(|due| due.via == Via::Origin) && !self.pool_holds() {
-            self.pool = None;
+            self.let_pool_go();
         }
         let via = if pooled { Via::Pool } else { Via::Origin };
         if self.due.push_back(Due { range: range.clone(), request, via }).is_err() || self.failed.is_some() {
@@ -255,11 +264,26 @@ impl<'a> Errand<'a> {
             }
             let progress = match (via, &mut self.pool) {
                 (Via::Pool, Some(pool)) => pool.next(),
-                _ => self.fetcher.read(&mut self.buffer, self.way.live),
+                _ => {
+                    let most = match self.way.uplink.ask(self.buffer.len()) {
+                        Ok(most) => most,
+                        Err(until) => {
+                            self.paced_until = Some(until);
+                            return Step::Wait;
+                        }
+                    };
+                    self.paced_until = None;
+                    let room = self.buffer.get_mut(..most).unwrap_or_default();
+                    self.fetcher.read(room, self.way.live)
+                }
             };
             match progress {
                 Ok(Progress::Bytes(bytes)) => {
-                    self.held = if via == Via::Origin { 0..bytes } else { 0..0 };
+                    self.held = 0..0;
+                    if via == Via::Origin {
+                        self.way.uplink.spend(bytes);
+                        self.held = 0..bytes;
+                    }
                     return self.moved(chunk, request, bytes, now);
                 }
                 Ok(Progress::Blocked | Progress::Idle) => return Step::Wait,
@@ -279,14 +303,31 @@ impl<'a> Errand<'a> {
         let left = self.left.unwrap_or(chunk.end - chunk.start).saturating_sub(bytes as u64);
         self.measure(bytes, has_begun, now);
         if left == 0 {
-            self.due.pop_front();
+            let via = self.due.pop_front().map_or(Via::Origin, |due| due.via);
             self.left = None;
-            self.session.add_served(chunk.clone());
+            self.served(chunk.clone(), via);
             self.digest = Some(ChunkDigest(self.hash.finalize_reset().into()));
         } else {
             self.left = Some(left);
         }
         if has_begun { Step::Moved } else { Step::Begun(Begun { range: chunk, request, previous }) }
+    }
+
+    /// What was brought counts, and to the owner's limits what came over this line.
+    fn served(&mut self, range: Range<u64>, via: Via) {
+        let over_our_line = match (via, &mut self.pool) {
+            (Via::Pool, Some(pool)) => pool.take_own_bytes(),
+            _ => range.end.saturating_sub(range.start),
+        };
+        self.way.usage.add(self.session.coordinator, over_our_line);
+        self.session.add_served(range);
+    }
+
+    /// Our peers are not asked to help any more.
+    fn let_pool_go(&mut self) {
+        if let Some(mut pool) = self.pool.take() {
+            self.way.usage.add(self.session.coordinator, pool.take_own_bytes());
+        }
     }
 
     fn measure(&mut self, bytes: usize, has_begun: bool, now: Instant) {
@@ -312,7 +353,8 @@ impl<'a> Errand<'a> {
     fn give_up(&mut self, chunk: &Range<u64>, request: Reference, reason: DropReason) -> Step {
         match self.left {
             Some(left) => {
-                self.session.add_served(chunk.start..chunk.end.saturating_sub(left));
+                let via = if self.is_pooled() { Via::Pool } else { Via::Origin };
+                self.served(chunk.start..chunk.end.saturating_sub(left), via);
                 Step::Cut
             }
             None => {
@@ -345,7 +387,8 @@ impl<'a> Errand<'a> {
             self.session.id,
             if is_pool { "peers of ours:" } else { "origin" }
         );
-        (self.pool, self.origin_fault) = (None, None);
+        self.let_pool_go();
+        self.origin_fault = None;
         self.address = self.session.address();
         self.fetcher = fetcher(&self.session, self.address, self.way);
         self.heard = Instant::now();
@@ -378,6 +421,7 @@ impl<'a> Errand<'a> {
             let (waker, again) = pool.wants();
             return reading.then_some((waker.as_fd(), PollFlags::IN, again));
         }
+        let reading = reading && self.paced_until.is_none();
         let mark = match (&self.pace, self.left) {
             (Some(pace), Some(left)) => pace.wanted(left),
             _ => 1,
@@ -408,6 +452,20 @@ impl<'a> Errand<'a> {
         self.due.front().is_some_and(|due| due.via == Via::Pool)
     }
 
+    /// If the household's part of the line comes first now: when to go on.
+    pub fn paced_until(&self) -> Option<Instant> {
+        self.paced_until.filter(|_| !self.is_pooled())
+    }
+
+    /// The household needs the line: nothing that is due is fetched any more.
+    pub fn withdraw(&mut self) {
+        if !self.due.is_empty() && self.failed.is_none() {
+            self.failed = Some(DropReason::Busy);
+            self.fetcher = fetcher(&self.session, self.address, self.way);
+        }
+        self.let_pool_go();
+    }
+
     /// Until when the origin may be silent.
     pub fn deadline(&self) -> Instant {
         self.heard + if self.is_pooled() || self.fetcher.is_connected() { SILENCE } else { CONNECT }
@@ -423,7 +481,8 @@ impl<'a> Errand<'a> {
 fn fetcher(session: &Session, address: usize, way: Way<'_>) -> Fetcher {
     // The addresses are never none: resolving would have failed.
     let address = session.addresses.get(address).copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let source = Source::Origin { address, from: way.from, via: way.via.into() };
+    let (from, via, uplink) = (way.from, way.via.into(), Some(way.uplink.clone()));
+    let source = Source::Origin { address, from, via, uplink };
     Fetcher::new(session.file.clone(), source, None)
 }
 
@@ -439,6 +498,7 @@ fn reason(fault: Fault) -> DropReason {
         | Fault::WrongLength
         | Fault::Encoded
         | Fault::Declined
+        | Fault::Withdrawn(_)
         | Fault::Unauthentic
         | Fault::Corrupt
         | Fault::Mismatch
@@ -454,10 +514,12 @@ mod tests {
     use bamqp_core::message::SessionId;
 
     use super::*;
+    use crate::config::Config;
     use crate::fetch::File;
     use crate::net::PollFd;
     use crate::origin::Addresses;
     use crate::serve::tests::{callee, request};
+    use crate::trust_store::TrustStore;
 
     fn session(addresses: &[core::net::SocketAddr]) -> Arc<Session> {
         let file = File {
@@ -470,6 +532,12 @@ mod tests {
         let addresses = Addresses::from_slice(addresses).unwrap();
         let id = SessionId([1; 16]);
         Arc::new(Session::new(id, callee(1, id), file, addresses, Instant::now()))
+    }
+
+    fn accounts() -> (Arc<Uplink>, Usage) {
+        let config = Config { state_dir: "/nonexistent".into(), ..Config::default() };
+        let trust = Arc::new(TrustStore::open(&config));
+        (Arc::new(Uplink::new(&config).unwrap()), Usage::open(&config, trust))
     }
 
     /// What comes of the oldest chunk.
@@ -490,7 +558,8 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let origin = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = Live::default();
-        let way = Way { from: None, via: "test", live: &live };
+        let (uplink, usage) = accounts();
+        let way = Way { uplink: &uplink, usage: &usage, from: None, via: "test", live: &live };
         let session = session(&[closed(), closed(), origin.local_addr().unwrap()]);
         let mut errand = Errand::new(session.clone(), way, None);
         errand.ask(0..4, request(1));
@@ -518,7 +587,9 @@ mod tests {
         let closed = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let live = Live::default();
         let session = session(&[closed(), closed()]);
-        let mut errand = Errand::new(session, Way { from: None, via: "test", live: &live }, None);
+        let (uplink, usage) = accounts();
+        let way = Way { uplink: &uplink, usage: &usage, from: None, via: "test", live: &live };
+        let mut errand = Errand::new(session, way, None);
         errand.ask(0..4, request(1));
         errand.ask(4..10, request(2));
         for place in 1..=2 {

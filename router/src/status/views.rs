@@ -1,6 +1,8 @@
 //! What `bamqp status`, `peers` and `trust` show of a running daemon. Not responsible for its form
 //! ([`super::document`]) nor for who may ask.
 
+mod helping;
+
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -84,6 +86,8 @@ pub fn status(shared: &Shared) -> Document {
     let unknown = core::iter::once((DropReason::UnknownSession.to_string(), serving.unknown));
     let refusals = messages.chain(inits).chain(unknown).filter(|(_, count)| *count > 0);
     let refusals = refusals.map(|(reason, count)| vec![reason.into(), count.into()]).collect();
+    let helped = helping::neighbours(shared);
+    let avoided = avoided(shared);
     let reports = shared.sessions.reports();
     let sessions = reports.iter().map(session).collect();
     let lanes = reports.iter().flat_map(|report| report.lanes.iter().map(|one| lane(report, one))).collect();
@@ -91,6 +95,18 @@ pub fn status(shared: &Shared) -> Document {
         Section::Facts("router", facts),
         // What other routers sent and was not done, and why.
         Section::Table("refused_messages", vec![("reason", Unit::Text), ("count", Unit::Count)], refusals),
+        Section::Facts("helping", helping::facts(shared)),
+        Section::Table("neighbours_helped", helped.0, helped.1),
+        Section::Table(
+            "origins_not_pooled",
+            vec![
+                ("origin", Unit::Text),
+                ("address", Unit::Text),
+                ("reason", Unit::Text),
+                ("left", Unit::Seconds),
+            ],
+            avoided,
+        ),
         Section::Facts("memory", memory(shared)),
         Section::Facts("discovery", discovery(shared)),
         Section::Table(
@@ -118,6 +134,7 @@ pub fn status(shared: &Shared) -> Document {
                 ("requests", Unit::Count),
                 ("timeouts", Unit::Count),
                 ("failures", Unit::Count),
+                ("withdrawals", Unit::Count),
                 ("violations", Unit::Count),
                 ("duplicates", Unit::Bytes),
                 ("checked", Unit::Bytes),
@@ -127,6 +144,20 @@ pub fn status(shared: &Shared) -> Document {
             lanes,
         ),
     ])
+}
+
+/// Origins that earlier downloads taught not to pool.
+fn avoided(shared: &Shared) -> Vec<Vec<Cell>> {
+    let now = std::time::Instant::now();
+    let row = |memory: &crate::origin_memory::Memory| {
+        vec![
+            memory.authority().into(),
+            memory.address().to_string().into(),
+            memory.lesson.to_string().into(),
+            memory.left(now).as_secs().into(),
+        ]
+    };
+    shared.origins.views(now).iter().map(row).collect()
 }
 
 fn session(report: &SessionReport) -> Vec<Cell> {
@@ -152,6 +183,7 @@ fn lane(report: &SessionReport, lane: &LaneReport) -> Vec<Cell> {
         lane.requests.into(),
         lane.timeouts.into(),
         lane.failures.into(),
+        lane.withdrawals.into(),
         lane.violations.into(),
         lane.duplicates.into(),
         lane.checked.into(),

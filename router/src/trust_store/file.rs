@@ -104,7 +104,7 @@ fn line(text: &mut String, words: &str) {
 }
 
 /// The first 32 bits of the line's SHA-256.
-fn check(words: &str) -> u32 {
+pub fn check(words: &str) -> u32 {
     Sha256::digest(words.as_bytes()).iter().take(4).fold(0, |check, byte| check << 8 | u32::from(*byte))
 }
 
@@ -218,7 +218,7 @@ fn read_sums(text: &str) -> Option<Sums> {
 }
 
 /// The value of `name=value` among words.
-fn value<'a>(words: &'a str, name: &str) -> Option<&'a str> {
+pub fn value<'a>(words: &'a str, name: &str) -> Option<&'a str> {
     words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 

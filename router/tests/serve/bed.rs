@@ -28,8 +28,9 @@ use bamqp_router::ledger_file::Ledger;
 use bamqp_router::live::Live;
 use bamqp_router::net;
 use bamqp_router::origin::Gate;
-use bamqp_router::serve::{Serve, Terms};
+use bamqp_router::serve::{Serve, Terms, Usage};
 use bamqp_router::trust_store::TrustStore;
+use bamqp_router::uplink::Uplink;
 
 /// The configured coordinators, and one that is not.
 pub const A: &str = "127.0.10.1";
@@ -63,6 +64,8 @@ pub struct Bed {
     callers: Callers,
     pub live: Arc<Live>,
     pub trust: Arc<TrustStore>,
+    pub uplink: Arc<Uplink>,
+    pub usage: Arc<Usage>,
     pub ledger: Arc<Ledger>,
     pub log_dir: PathBuf,
     pub key: Fingerprint,
@@ -95,6 +98,7 @@ impl Bed {
             fetch_ports: ports.to_vec(),
             max_peer_sessions: Some(3),
             bandwidth: 20_000_000,
+            peer_listen: Some(address),
             state_dir: "/nonexistent".into(),
             log_dir: log_dir(),
             peers: vec![peer("a", A), peer("b", B)],
@@ -108,7 +112,16 @@ impl Bed {
         let ledger = Arc::new(Ledger::open(&config, pair.public()).unwrap());
         let sessions = config.max_peer_sessions.unwrap();
         let terms = Terms::of(&config, sessions, keyring.clone(), gate, Some(ledger.clone()));
-        let serve = Arc::new(Serve::new(terms, "bamqp-test", live.clone(), trust.clone()));
+        let uplink = Arc::new(Uplink::new(&config).unwrap());
+        let usage = Arc::new(Usage::open(&config, trust.clone()));
+        let serve = Arc::new(Serve::new(
+            terms,
+            "bamqp-test",
+            live.clone(),
+            trust.clone(),
+            uplink.clone(),
+            usage.clone(),
+        ));
         let (of_thread, its_live) = (serve.clone(), live.clone());
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
@@ -132,6 +145,8 @@ impl Bed {
             callers,
             live,
             trust,
+            uplink,
+            usage,
             ledger,
             log_dir: config.log_dir,
             key,
@@ -167,6 +182,7 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        self.uplink.stop();
         self.live.stop();
         let _ = TcpStream::connect(self.address);
         self.thread.take().unwrap().join().unwrap();

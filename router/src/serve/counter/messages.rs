@@ -79,7 +79,11 @@ impl<'a> Counter<'a> {
         let challenge = self.challenge.take();
         (self.errand, self.digest) = (None, None);
         let (callee, to) = (&introduced.callee, &introduced.request);
-        match serve.begin(request, init, &introduced, head, self.visit.from) {
+        let begun = serve.begin(request, init, &introduced, head, self.visit.from);
+        if let Err(No::Flood(_)) = begun {
+            self.closing = Some(End::Flood);
+        }
+        match begun {
             Ok(session) => {
                 self.last = Some((session.id, Incoming::AFTER_INIT));
                 let pool = challenge.and_then(|challenge| {
@@ -91,7 +95,7 @@ impl<'a> Counter<'a> {
                 let accept = Accept { target: init.target, bandwidth, hold: HOLD_BYTES };
                 self.sign(callee, to, |head| accept.write(head))
             }
-            Err(No::Decline(decline)) => {
+            Err(No::Decline(decline) | No::Flood(decline)) => {
                 if let Some(count) = serve.declined.get(decline.reason.index()) {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -128,19 +132,21 @@ impl<'a> Counter<'a> {
             _ => {}
         }
         let has_errand = known.is_some();
+        let may_fetch = self.serve.may_fetch(session.coordinator);
+        if may_fetch.is_err() && !self.is_quiet() {
+            return Ok(Handled::Later); // what is due before it is given up first
+        }
         let (callee, to) = match self.check(request, &session) {
             Ok(checked) => checked,
             Err(refusal) => return self.refuse(refusal),
         };
-        let refused = match is_within {
-            true => self.serve.log_chunk(&session, chunk.range.clone()).err().map(|_| DropReason::Busy),
-            false => Some(DropReason::BadRange),
-        };
-        if let Some(reason) = refused {
+        let may_fetch = if is_within { may_fetch } else { Err((DropReason::BadRange, 0)) };
+        let logged = may_fetch.and_then(|()| self.serve.log_chunk(&session, chunk.range.clone()));
+        if let Err((reason, retry_after)) = logged {
             if !self.is_quiet() {
                 return Err(End::Cut); // the log filled up just now, in the middle of another answer
             }
-            let drop = Drop { session: session.id, reason, retry_after: 0 };
+            let drop = Drop { session: session.id, reason, retry_after };
             return self.sign(&callee, &to, |head| drop.write_answer(head));
         }
         if !has_errand {
