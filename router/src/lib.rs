@@ -51,3 +51,4 @@ mod sparingly;
 pub mod status;
 pub mod trust_store;
 pub mod uci;
+pub mod window;
