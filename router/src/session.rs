@@ -80,7 +80,7 @@ struct LaneSide {
 }
 
 /// Stack for making a session: the state machine is some 120 KiB and is moved into its place, unoptimised in many steps.
-const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 1024 * 1024 };
+const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 2 * 1024 * 1024 };
 
 impl Session {
     /// A session that brings `work` of `file` with a window of `window_bytes` bytes.
