@@ -435,6 +435,8 @@ pub(crate) struct Lane<S> {
     pub waiting: Waiting,
     pub blocked_since: Option<Instant>,
     pub pause: Span,
+    /// How often it was given up for its silence of late.
+    silences: u8,
     pub up_since: Instant,
     /// It failed last because its connection ended, and brought nothing since.
     pub was_cut: bool,
@@ -447,6 +449,9 @@ impl<S> Lane<S> {
     const FIRST_PAUSE: Span = Span::from_millis(250);
     const LONGEST_SLOT: Span = Span::from_millis(1_500);
     const LONGEST_PAUSE: Span = Span::from_millis(8_000);
+    const LONGEST_PATIENCE: Span = Span::from_millis(2_000);
+    /// 250 ms doubled so often are [`Self::LONGEST_PATIENCE`].
+    const MOST_SILENCES: u8 = 3;
 
     pub fn new(now: Instant, kind: LaneKind, rate: u64, rtt: Span, standing: Standing) -> Self {
         Self {
@@ -461,6 +466,7 @@ impl<S> Lane<S> {
             waiting: Waiting::No,
             blocked_since: None,
             pause: Self::FIRST_PAUSE,
+            silences: 0,
             up_since: now,
             was_cut: false,
             stats: LaneStats::default(),
@@ -561,15 +567,31 @@ impl<S> Lane<S> {
     /// When the lane must be given up if `track` stays silent: max(250 ms, srtt + 4 var, 1.5 slot times), plus one
     /// round trip before the first byte (DESIGN section 5, rule 6). What comes in a slot time is a guess where the rate
     /// is, so it is bounded.
+    ///
+    /// Where a link loses what it carries, lanes are silent until their senders repeat it, and giving them up each time loses
+    /// what is under way and starts anew: so each time the lane is given twice as long (RFC 6298 section 5.5), up to 2 s.
     pub fn deadline(&self, track: &Track<S>) -> Instant {
         let slot = time_for(SLOT_BYTES as u64, self.rate.get()).scale(3, 2).min(Self::LONGEST_SLOT);
-        self.flows_from(track).max(track.heard) + self.rtt.patience().max(slot)
+        let patience = self.rtt.patience().max(slot);
+        let longer = patience.scale(1 << self.silences, 1).min(Self::LONGEST_PATIENCE);
+        self.flows_from(track).max(track.heard) + patience.max(longer)
     }
 
     /// The lane failed at `now`: it rests, each time longer, or leaves if trying again is of no use.
     pub fn fail(&mut self, now: Instant, why: Fault) {
+        // A lane that worked for a while starts with a short pause again, and with little patience after a longer one.
+        let worked = if self.state == LaneState::Up { now.since(self.up_since) } else { Span::ZERO };
+        if worked > Span::from_millis(2_000) {
+            self.pause = Self::FIRST_PAUSE;
+        }
+        if worked > Span::from_millis(10_000) {
+            self.silences = 0;
+        }
         match why {
-            Fault::Timeout => self.stats.timeouts += 1,
+            Fault::Timeout => {
+                self.stats.timeouts += 1;
+                self.silences = (self.silences + 1).min(Self::MOST_SILENCES);
+            }
             // Whoever says no does nothing wrong.
             Fault::Declined => {}
             Fault::Withdrawn(_) => {
@@ -583,10 +605,6 @@ impl<S> Lane<S> {
         self.was_cut = why == Fault::Closed;
         if let Fault::Status(status) = why {
             self.stats.refused = Some(status);
-        }
-        // A lane that worked for a while starts with a short pause again.
-        if self.state == LaneState::Up && now.since(self.up_since) > Span::from_millis(2_000) {
-            self.pause = Self::FIRST_PAUSE;
         }
         self.rest(now);
         if let Fault::Withdrawn(seconds) = why {

@@ -2,7 +2,7 @@
 //! connections (`accept`), nor for how a changed configuration takes effect ([`crate::reload`]).
 
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::io;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,21 +79,31 @@ impl Shared {
     /// Whether the proxy serves this address.
     pub fn is_client(&self, from: SocketAddr) -> bool {
         let ip = from.ip().to_canonical();
-        self.config.allow_client.iter().any(|range| range.contains(ip)) && !is_neighbour(&self.config, ip)
+        let is_allowed = self.config.allow_client.iter().any(|range| range.contains(ip));
+        if self.config.allow_client != Config::default().allow_client {
+            return is_allowed; // the owner has said who
+        }
+        if is_allowed { !is_neighbour(&self.config, ip) } else { is_beside(&self.config, ip) }
     }
 }
 
-/// Whether the address is of the network in which the neighbours' routers are, which is private, too. The owner may have
-/// other ideas, and says so by `allow_client`.
-fn is_neighbour(config: &Config, ip: core::net::IpAddr) -> bool {
-    let ips =
-        |addresses: &mut dyn Iterator<Item = SocketAddr>| addresses.map(|address| address.ip()).collect();
-    config.allow_client == Config::default().allow_client
-        && own_networks::has_only(
-            ip,
-            || ips(&mut config.peers.iter().map(|peer| peer.address).chain(config.peer_listen)),
-            || ips(&mut config.listen.iter().chain(config.transparent_listen()).copied()),
-        )
+fn proxy_addresses(config: &Config) -> Vec<IpAddr> {
+    config.listen.iter().chain(config.transparent_listen()).map(SocketAddr::ip).collect()
+}
+
+/// Whether the address is of the network in which the neighbours' routers are, which is private, too.
+fn is_neighbour(config: &Config, ip: IpAddr) -> bool {
+    let of_peers = || config.peers.iter().map(|peer| peer.address).chain(config.peer_listen);
+    own_networks::has_only(
+        ip,
+        || of_peers().map(|address| address.ip()).collect(),
+        || proxy_addresses(config),
+    )
+}
+
+/// Whether the address is of the LAN, where devices have addresses of the public internet in IPv6.
+fn is_beside(config: &Config, ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if own_networks::is_beside(ip, || proxy_addresses(config)))
 }
 
 /// Numbers since the start; each wraps around. Not 64 bits wide: MIPS has no such atomics.

@@ -53,3 +53,4 @@ pub mod trust_store;
 pub mod uci;
 pub mod uplink;
 mod wan;
+pub mod window;

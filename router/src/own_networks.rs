@@ -1,7 +1,7 @@
 //! The IPv6 networks that the router itself has. A household's devices have addresses of the public internet there, and
 //! what the router connects to comes from inside, past its firewall: another router must not get at them through this
-//! one. In IPv4, where households have private addresses: which of them are the neighbours'. And which addresses are on
-//! the link of an own one. Not responsible for the router's own addresses.
+//! one. Who is of the household: in IPv4, which of the private addresses are the neighbours'; in IPv6, who is in a network of
+//! the LAN's. And which addresses are on the link of an own one. Not responsible for the router's own addresses.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fs::File;
@@ -20,11 +20,7 @@ const CACHED: u32 = 0x0100_0000;
 /// Whether `address` is in a network that the router is attached to, or that was delegated to it (that is there as an
 /// unreachable route). False where there is no IPv6.
 pub fn have(address: Ipv6Addr) -> bool {
-    let Ok(file) = File::open(ROUTES) else { return false };
-    BufReader::new(file.take(MOST))
-        .lines()
-        .map_while(Result::ok)
-        .any(|line| has(&line, address).unwrap_or(false))
+    lines(ROUTES).any(|line| has(&line, address).unwrap_or(false))
 }
 
 /// Whether this line of the table is of a network without another router before it, which has `address`. `None`: it is
@@ -40,14 +36,47 @@ fn has(line: &str, address: Ipv6Addr) -> Option<bool> {
     Some(is_network && differing == 0)
 }
 
+/// Whether `address` is in a network that is attached to an interface on which the router has one of the addresses that
+/// `of_router` tells: in the LAN, if those are where the household's programs connect.
+pub fn is_beside(address: Ipv6Addr, of_router: impl Fn() -> Vec<IpAddr>) -> bool {
+    let of_router = of_router();
+    lines(ROUTES).any(|line| {
+        let attached = has(&line, address).unwrap_or(false);
+        let interface = line.split_ascii_whitespace().last().filter(|name| attached && *name != LOOPBACK);
+        interface.is_some_and(|name| of_router.iter().any(|ip| is_of_interface(*ip, name)))
+    })
+}
+
+/// Whether the router has this address on the interface of this name; in IPv4, whether it is in a network there.
+fn is_of_interface(ip: IpAddr, name: &str) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => lines(ROUTES_V4).any(|line| {
+            line.split_ascii_whitespace().next() == Some(name)
+                && network(&line).is_some_and(|network| is_in(network, ip))
+        }),
+        IpAddr::V6(ip) => lines(ADDRESSES_V6).any(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let address = fields.next().and_then(|text| u128::from_str_radix(text, 16).ok());
+            address == Some(ip.to_bits()) && fields.last() == Some(name)
+        }),
+    }
+}
+
+/// The lines of a table of the kernel's; none if it is not there.
+fn lines(table: &str) -> impl Iterator<Item = String> + use<> {
+    let file = File::open(table).ok().map(|file| BufReader::new(file.take(MOST)));
+    file.into_iter().flat_map(|file| file.lines().map_while(Result::ok))
+}
+
+/// Routes of delegated networks lead there, so that what is not in use goes nowhere.
+const LOOPBACK: &str = "lo";
 const ROUTES_V4: &str = "/proc/net/route";
 
 /// Whether `address` is in a network that the router is attached to and that has one of `some` but none of `others`.
 pub fn has_only(address: IpAddr, some: impl Fn() -> Vec<IpAddr>, others: impl Fn() -> Vec<IpAddr>) -> bool {
-    let (IpAddr::V4(address), Ok(file)) = (address, File::open(ROUTES_V4)) else { return false };
-    let networks = BufReader::new(file.take(MOST)).lines().map_while(Result::ok);
-    let mut networks = networks.filter_map(|line| network(&line)).filter(|network| is_in(*network, address));
-    networks.any(|network| {
+    let IpAddr::V4(address) = address else { return false };
+    let networks = lines(ROUTES_V4).filter_map(|line| network(&line));
+    networks.filter(|network| is_in(*network, address)).any(|network| {
         let has = |addresses: Vec<IpAddr>| {
             addresses.iter().any(|ip| matches!(ip.to_canonical(), IpAddr::V4(ip) if is_in(network, ip)))
         };
@@ -87,24 +116,20 @@ pub struct Link {
 impl Link {
     /// The link of `own`. `None` if the kernel knows of no network there.
     pub fn of(own: IpAddr) -> Option<Link> {
-        let lines = |file| {
-            let file = File::open(file).ok()?;
-            Some(BufReader::new(file.take(MOST)).lines().map_while(Result::ok))
-        };
         match own {
             // Its routes are not in the table.
             IpAddr::V4(ip) if ip.is_loopback() => {
                 Some(Link { own, index: 0, networks: vec![Range::new(own, 8)] })
             }
             IpAddr::V4(ip) => {
-                let networks = lines(ROUTES_V4)?.filter_map(|line| network(&line));
+                let networks = lines(ROUTES_V4).filter_map(|line| network(&line));
                 let networks = networks.filter(|network| is_in(*network, ip));
                 let networks: Vec<Range> =
                     networks.map(|(_, mask)| Range::new(own, mask.leading_ones() as u8)).collect();
                 (!networks.is_empty()).then_some(Link { own, index: 0, networks })
             }
             IpAddr::V6(ip) => {
-                let (index, bits) = lines(ADDRESSES_V6)?.find_map(|line| interface(&line, ip))?;
+                let (index, bits) = lines(ADDRESSES_V6).find_map(|line| interface(&line, ip))?;
                 let local = Range::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10);
                 Some(Link { own, index, networks: vec![Range::new(own, bits), local] })
             }
@@ -182,6 +207,33 @@ mod tests {
             let link = Link::of(at(network + 1)).unwrap();
             assert!(link.has(at(network + 2)) && !link.has(at(network ^ (1 << 31))));
         }
+    }
+
+    /// On a machine that has IPv6 on a network: its own address there stands for the household's proxy.
+    #[test]
+    fn the_household_is_who_shares_a_network_with_its_proxy() {
+        let own: Vec<_> = lines(ADDRESSES_V6)
+            .filter_map(|line| {
+                let mut fields = line.split_ascii_whitespace();
+                let ip = u128::from_str_radix(fields.next()?, 16).ok()?;
+                Some((Ipv6Addr::from_bits(ip), fields.last()?.to_owned()))
+            })
+            .collect();
+        for (ip, name) in &own {
+            let neighbour = Ipv6Addr::from_bits(ip.to_bits() ^ 1);
+            let is_attached =
+                lines(ROUTES).any(|l| has(&l, neighbour) == Some(true) && l.ends_with(&format!(" {name}")));
+            assert_eq!(
+                is_beside(neighbour, || vec![IpAddr::V6(*ip)]),
+                is_attached && name != LOOPBACK,
+                "{ip}"
+            );
+            assert!(!is_beside(neighbour, || vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)]));
+        }
+        assert!(!is_beside("2606:4700::1".parse().unwrap(), || own
+            .iter()
+            .map(|(ip, _)| (*ip).into())
+            .collect()));
     }
 
     /// As OpenWrt has it: a delegated /56, the LAN's /64 of it, a default route, one through another router, and one that

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bamqp_core::lesson::Lesson;
-use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::message::{Fingerprint, SessionId};
 use bamqp_core::time::Span;
 use bamqp_core::transfer::{
@@ -20,13 +19,12 @@ use crate::commission::Commission;
 use crate::fetch::File;
 use crate::net::Waker;
 use crate::status::{LaneReport, SessionReport};
+use crate::window;
+pub use crate::window::Slot;
 
 /// How many positions a session remembers ahead of the client: 16 MiB, the largest window (`config::WINDOW_RANGE`) and what
 /// peers hold together.
 pub const SLOTS: usize = 1024;
-
-/// A buffer of [`SLOT_BYTES`]; moving it moves a pointer.
-pub type Slot = Box<[u8; SLOT_BYTES]>;
 
 /// A peer that is asked to take part.
 #[derive(Clone, Debug)]
@@ -83,10 +81,10 @@ struct LaneSide {
 }
 
 /// Stack for making a session: the state machine is some 120 KiB and is moved into its place, unoptimised in many steps.
-const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 1024 * 1024 };
+const MAKING_STACK: usize = if cfg!(debug_assertions) { 8 * 1024 * 1024 } else { 2 * 1024 * 1024 };
 
 impl Session {
-    /// A session that brings `work` of `file` with a window of `window` bytes.
+    /// A session that brings `work` of `file` with a window of `window_bytes` bytes.
     ///
     /// # Errors
     /// If the process lacks descriptors or threads, or the window is too small.
@@ -94,7 +92,7 @@ impl Session {
         id: SessionId,
         file: Arc<File>,
         work: Work,
-        window: usize,
+        window_bytes: usize,
         own: OwnLink,
         mut helpers: Vec<Helper>,
     ) -> io::Result<Arc<Session>> {
@@ -102,7 +100,7 @@ impl Session {
         getrandom::fill(&mut secret).map_err(|_| io::Error::other("no randomness"))?;
         let make = || {
             let now = clock::now();
-            let buffers = (0..window / SLOT_BYTES).map(|_| Box::new([0; SLOT_BYTES]));
+            let buffers = window::slots(window_bytes);
             let (range, commission, transfer) = match work {
                 Work::Response(range) => {
                     let transfer = Transfer::new(now, range.clone(), buffers, own, secret);

@@ -423,7 +423,10 @@ fn many_changes_leave_nothing_behind() {
     for i in 0..20 {
         assert!(flip(i + 1).ends_with("in effect"));
     }
-    wait_for("threads and descriptors are as many as before", || (count("task"), count("fd")) == before);
+    // Before, there may have been one more for a moment that settled late.
+    wait_for("threads and descriptors are no more than before", || {
+        count("task") <= before.0 && count("fd") <= before.1
+    });
 }
 
 #[test]

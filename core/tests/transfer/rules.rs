@@ -157,6 +157,22 @@ fn rule_6_a_lane_that_comes_back_first_repeats_what_another_has() {
 }
 
 #[test]
+fn rule_6_a_lane_that_falls_silent_again_and_again_is_given_more_time() {
+    let mut case = case(2);
+    case.range = 0..1_800 * SLOT;
+    let lossy = &mut case.lanes[2];
+    for at in (1..10).map(|n| n * SECOND) {
+        *lossy = lossy.clone().then(at, Mode::Silent).then(at + 400_000, Mode::Flow(RATE));
+    }
+    let report = run(&case);
+    complete(&report, &case);
+    assert!(report.ended > 8 * SECOND, "ended before it had been silent often");
+    // Half a second, which it is given the second time, is enough.
+    let timeouts = report.lanes[2].stats.timeouts;
+    assert!((1..=2).contains(&timeouts), "given up {timeouts} times");
+}
+
+#[test]
 fn rule_7_all_lanes_end_together() {
     let mut case = case(2);
     case.lanes[3] = LaneCase::steady(RATE / 8, 3 * RTT);
