@@ -11,10 +11,15 @@ use crate::time::{Instant, Span};
 use crate::transfer::Conn;
 use crate::trust::Standing;
 
+/// TCP's initial window (RFC 6928): ten segments.
+const FIRST_WINDOW: u64 = 14_480;
+
 /// Measures a lane's rate while it is being read (DESIGN section 5, rule 2).
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     estimate: u64,
+    /// The link may have changed: the estimate is worth nothing.
+    is_stale: bool,
     samples: u32,
     since: Option<Instant>,
     young_until: Instant,
@@ -35,6 +40,7 @@ impl Rate {
         let guess = if guess == 0 { Self::UNKNOWN } else { guess };
         Self {
             estimate: guess,
+            is_stale: false,
             samples: 0,
             since: None,
             young_until: Instant::default(),
@@ -60,7 +66,7 @@ impl Rate {
 
     /// The link may have changed: the next sample counts alone.
     pub fn restart(&mut self) {
-        *self = Self::new(self.estimate);
+        *self = Self { is_stale: true, ..Self::new(self.estimate) };
     }
 
     /// Bytes flow from `at` on, after a `pause` in which none were due; it does not count. `rtt` is the round trip.
@@ -94,6 +100,12 @@ impl Rate {
             return;
         }
         self.backlog = 0;
+        if self.is_stale {
+            // What it was silent for may be among it.
+            (self.estimate, self.is_stale) = (sample.max(self.estimate / 8), false);
+            self.samples = self.samples.saturating_add(1);
+            return;
+        }
         // A young connection's rate still grows (TCP's slow start): that it brings less than expected says nothing of
         // the link yet. Later samples are smoothed over about four periods.
         let is_young = now < self.young_until;
@@ -208,11 +220,13 @@ pub(crate) struct Track<S> {
     pub heard: Instant,
     /// How many bytes its thread waits for before it wakes up.
     pub mark: u64,
+    /// How many bytes came on it.
+    pub came: u64,
 }
 
 impl<S> Track<S> {
     pub fn new(now: Instant) -> Self {
-        Self { chunks: Deque::new(), partial: None, heard: now, mark: 0 }
+        Self { chunks: Deque::new(), partial: None, heard: now, mark: 0, came: 0 }
     }
 
     /// Bytes asked for and not yet here.
@@ -434,6 +448,8 @@ pub(crate) struct Lane<S> {
     pub hold: u64,
     pub waiting: Waiting,
     pub blocked_since: Option<Instant>,
+    /// Since when it is much slower than it was when its chunks were assigned.
+    pub slow_since: Option<Instant>,
     pub pause: Span,
     /// How often it was given up for its silence of late.
     silences: u8,
@@ -465,6 +481,7 @@ impl<S> Lane<S> {
             hold: 0,
             waiting: Waiting::No,
             blocked_since: None,
+            slow_since: None,
             pause: Self::FIRST_PAUSE,
             silences: 0,
             up_since: now,
@@ -534,8 +551,21 @@ impl<S> Lane<S> {
         self.main.owed() + self.spare.owed()
     }
 
+    /// What was asked for, on both connections.
+    pub fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.main.chunks.iter().chain(&self.spare.chunks)
+    }
+
     pub fn pace(&self) -> Pace {
         Pace { rate: self.rate.get(), rtt: self.rtt.get(), owed: self.owed() }
+    }
+
+    /// How much it can be asked for at a time while its connection is so young that it is slower than its line: TCP's first
+    /// window in the first round trip, and in each further one as much as in all before and that (RFC 6928, RFC 5681
+    /// section 3.1). `None` once it is not.
+    pub fn opening(&self) -> Option<u64> {
+        let window = FIRST_WINDOW.saturating_add(self.main.came);
+        (window < bytes_in(self.rtt.get(), self.rate.get())).then_some(window)
     }
 
     pub fn owes(&self, index: u64) -> bool {

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod quota;
 pub mod reassemble;
 pub mod refuse;
+pub mod rules;
 pub mod select;
 pub mod signature;
 pub mod spare;

@@ -47,6 +47,7 @@ use crate::layout::Layout;
 use crate::limits::{MAX_LANES, SLOT_BYTES};
 use crate::plan::{Pool, Unassigned, bytes_in};
 use crate::reassemble::Reassembler;
+use crate::rules::{Rule, Rules};
 use crate::time::{Instant, Span};
 use crate::trust::Standing;
 use crate::verify::{Inspector, Slot};
@@ -85,6 +86,7 @@ pub struct Transfer<S, const SLOTS: usize> {
     awaiting: Option<(u64, Instant)>,
     last_byte: Instant,
     over: Option<Outcome>,
+    rules: Rules,
 }
 
 impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
@@ -139,7 +141,14 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             awaiting: None,
             last_byte: now,
             over: None,
+            rules: Rules::default(),
         })
+    }
+
+    /// Keeps only these rules.
+    #[cfg(feature = "rules-off")]
+    pub fn keep_only(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     /// One more peer, expected to bring `rate` bytes per second with a round trip of `rtt` until it is measured, and
@@ -452,7 +461,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             // That an origin does not answer several ranges at a time is no fault of the link.
             return self.take_back(now, id, wake);
         }
-        let probe_asked = lane.main.chunks.iter().find(|c| c.purpose == Purpose::Probe).and_then(|c| c.asked);
+        let probe_asked = lane.chunks().find(|c| c.purpose == Purpose::Probe).and_then(|c| c.asked);
         lane.fail(now, why);
         self.take_back(now, id, wake);
         self.votes_lost(now, id, wake);
@@ -460,6 +469,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             (LaneKind::Original, _) => self.original_failed(id, why),
             (LaneKind::Own, Some(asked)) => self.probe_failed(now, asked, why, wake),
             _ => {}
+        }
+        if !self.rules.keep(Rule::ComeBack) {
+            self.lanes[id.index()].state = LaneState::Left(why);
         }
         self.end_if_nobody_is_left(why, wake);
         self.wake_all(wake);

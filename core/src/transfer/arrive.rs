@@ -44,6 +44,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         if len > 0 {
             track.heard = now;
+            track.came = track.came.saturating_add(len.into());
             self.last_byte = now;
             self.gap.silent &= id != LaneId::ORIGINAL;
             rate.add(now, len.into());
@@ -53,7 +54,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         if !done && !pos.is_multiple_of(SLOT_BYTES as u64) {
             track.partial = Some((slot, len));
             // One that drips never completes a slot.
-            return self.offer_if_slowed(id, wake);
+            return self.offer_if_slowed(now, id, wake);
         }
         if len == 0 {
             return self.slots.give_back(slot);
@@ -140,7 +141,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         }
         match lane.kind {
             LaneKind::Original => self.original_at(now, index + 1, wake),
-            LaneKind::Own | LaneKind::Peer => self.offer_if_slowed(id, wake),
+            LaneKind::Own | LaneKind::Peer => self.offer_if_slowed(now, id, wake),
         }
     }
 }

@@ -6,12 +6,17 @@ use core::ops::Range;
 use super::{Conn, LaneDo, LaneId, LaneKind, LaneState, Transfer, Wake};
 use crate::lane::{Chunk, Purpose, Waiting};
 use crate::limits::{MAX_CHUNK_SLOTS, SLOT_BYTES};
-use crate::plan::{Pace, Pool, bytes_in, share};
+use crate::plan::{Pace, Pool, bytes_in, share, time_for};
+use crate::rules::Rule;
 use crate::time::{Instant, Span};
 use crate::verify::{Places, Slot};
 
 /// Bytes that the probe of the own link's second connection asks for.
 const PROBE_BYTES: u64 = 16;
+
+/// How long, besides a round trip, TCP takes to recover from a loss: segments that are lost because a queue is full are
+/// sent again after it was drained, and what follows them waits for them.
+const RECOVERY: Span = Span::from_millis(100);
 
 /// A chunk that is still to be asked for.
 pub(super) fn chunk(rest: Range<u64>, rate: u64, purpose: Purpose) -> Chunk {
@@ -80,7 +85,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The first slot that must not be asked of lane `index` yet: the window, and beyond it what the lane holds.
     pub(super) fn horizon(&self, index: usize) -> u64 {
-        let hold = self.lanes.get(index).map_or(0, |l| l.hold) / SLOT_BYTES as u64;
+        let hold = self.lanes.get(index).filter(|_| self.rules.keep(Rule::HoldAhead));
+        let hold = hold.map_or(0, |l| l.hold) / SLOT_BYTES as u64;
         let ahead = (self.slots.window() + hold).min(SLOTS as u64);
         (self.slots.next() + ahead).min(self.slots.end())
     }
@@ -95,20 +101,37 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             .map(|(i, l)| (i, l.pace()))
     }
 
-    /// If the lane slowed down to less than half of what it was when its chunks were assigned, their slots are open
-    /// to others as well; the first to arrive wins (rule 7).
-    pub(super) fn offer_if_slowed(&mut self, id: LaneId, wake: &mut Wake) {
+    /// If the lane slowed down to less than half of what it was when its chunks were assigned, and for longer than TCP takes
+    /// to recover from a loss, their slots are open to others as well; the first to arrive wins (rule 7).
+    pub(super) fn offer_if_slowed(&mut self, now: Instant, id: LaneId, wake: &mut Wake) {
         let slot = SLOT_BYTES as u64;
-        let rate = self.lanes[id.index()].rate.get();
+        let lane = &mut self.lanes[id.index()];
+        let rate = lane.rate.get();
+        let has_slowed = |c: &Chunk| !c.offered && c.purpose.is_payload() && rate < c.rate / 2;
+        if !self.rules.keep(Rule::OfferSlowed) || !lane.chunks().any(has_slowed) {
+            lane.slow_since = None;
+            return;
+        }
+        let since = *lane.slow_since.get_or_insert(now);
+        if now.since(since) < lane.rtt.get() + RECOVERY {
+            return;
+        }
+        let pool = Pool::of(self.working().map(|(_, pace)| pace));
+        let next = self.slots.next();
         let mut offered = false;
         for conn in [Conn::Main, Conn::Spare] {
             for place in 0..self.lanes[id.index()].track(conn).chunks.len() {
+                let lane = &self.lanes[id.index()];
+                let Some(chunk) = lane.track(conn).chunks.iter().nth(place) else { break };
+                let last = (chunk.rest.end - 1) / slot;
+                let needed = now + time_for(last.saturating_sub(next) * slot, pool.rate);
+                let is_late = lane.expects(now, last).is_some_and(|due| due > needed + RECOVERY);
+                if !has_slowed(chunk) || !is_late {
+                    continue;
+                }
                 let Some(chunk) = self.lanes[id.index()].track_mut(conn).chunks.iter_mut().nth(place) else {
                     break;
                 };
-                if chunk.offered || !chunk.purpose.is_payload() || rate >= chunk.rate / 2 {
-                    continue;
-                }
                 chunk.offered = true;
                 offered = true;
                 let rest = chunk.rest.clone();
@@ -167,13 +190,14 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// The own link's second connection shows that it answers rightly.
     fn probe(&mut self, now: Instant, id: LaneId) -> Option<LaneDo<S>> {
-        if !self.lanes[id.index()].main.chunks.is_empty() {
+        let conn = self.checks_on(id);
+        if !self.lanes[id.index()].track(conn).chunks.is_empty() {
             return None;
         }
         let extent = self.slots.extent((self.slots.next() + 1).min(self.slots.end() - 1));
         let range = extent.start..extent.end.min(extent.start + PROBE_BYTES);
-        self.push_asked(now, id, Conn::Main, range.clone(), Purpose::Probe);
-        Some(LaneDo::Sample { conn: Conn::Main, places: Places::one(range) })
+        self.push_asked(now, id, conn, range.clone(), Purpose::Probe);
+        Some(LaneDo::Sample { conn, places: Places::one(range) })
     }
 
     /// Until the own link's second connection has a rate of its own, half of the original
@@ -202,6 +226,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let window = self.slots.window() * SLOT_BYTES as u64;
         let chunk_time = pool.chunk_time(window);
         let most = (bytes_in(chunk_time, me.rate) + SLOT_BYTES as u64 / 2) / SLOT_BYTES as u64;
+        let opening = self.lanes[id.index()].opening().filter(|_| self.rules.keep(Rule::StartSlowly));
+        let most = opening.map_or(most, |window| most.min(window.div_ceil(SLOT_BYTES as u64)));
+        let most = if self.rules.keep(Rule::ChunkByTime) { most } else { MAX_CHUNK_SLOTS };
         let most = most.min(self.longest_chunk(id));
         if let Some(found) = self.choose_lost(id, me, most.max(1)) {
             return Some(found);
@@ -209,7 +236,14 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let frontier = self.todo.frontier();
         let open = self.horizon(id.index()).saturating_sub(frontier);
         let is_for_own = open > 0 && self.is_for_own(frontier);
-        let wants_more = me.wants_more(self.mark(id)) && !self.is_let_go(now, id, me);
+        let asks_ahead = match self.rules.keep(Rule::AskAhead) {
+            true => {
+                me.wants_more(self.mark(id))
+                    && opening.is_none_or(|window| me.owed < window.saturating_mul(4))
+            }
+            false => me.owed == 0,
+        };
+        let wants_more = asks_ahead && !self.is_let_go(now, id, me);
         if (is_for_own && id != LaneId::OWN) || !(is_for_own || wants_more) {
             return None;
         }
@@ -225,7 +259,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return (count > 0).then(|| (Conn::Main, self.todo.advance(count)));
         }
         // What looks like the end is none where more may be asked for.
-        let may_end = !self.slots.layout().grows();
+        let may_end = !self.slots.layout().grows() && self.rules.keep(Rule::RepeatLast);
         if may_end && self.todo.is_empty() && self.lanes[id.index()].owed() == 0 {
             return self.choose_last(now, id, me);
         }
@@ -237,7 +271,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let slot = SLOT_BYTES as u64;
         let rest = self.todo.len() * slot;
         let longest = self.working().map(|(_, pace)| pace.busy()).max().unwrap_or_default();
-        if rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate) {
+        let is_far = rest > bytes_in(longest + chunk_time.scale(2, 1), pool.rate);
+        if is_far || !self.rules.keep(Rule::FinishTogether) {
             return most.max(1);
         }
         let others =
@@ -268,7 +303,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let best = self.could_be_asked(run.start).map(|i| done(self.lanes[i].pace())).min()?;
         let urgent = done(me) <= best;
         let nearly = me.wants_more(self.mark(id)) && done(me) <= best.scale(2, 1) + Span::from_millis(10);
-        if !(urgent || nearly) {
+        let any = !self.rules.keep(Rule::EarliestCompletion);
+        if !(urgent || nearly || any) {
             return None;
         }
         let end = match conn {
@@ -300,7 +336,8 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// Whether lane `index` may have a second connection: the own link has at most two to an origin, and the original
     /// response is one of them.
     pub(super) fn may_open_spare(&self, index: usize) -> bool {
-        self.lanes[index].kind != LaneKind::Own || self.cut == super::Cut::Done
+        let connections = self.lanes[index].kind != LaneKind::Own || self.cut == super::Cut::Done;
+        connections && self.rules.keep(Rule::Spare)
     }
 
     /// The lanes in good order that could be asked for slot `slot`.
@@ -364,6 +401,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
 
     /// Rule 8: a lane so slow that it holds up the others gets nothing more, and rests once it owes nothing.
     fn is_let_go(&mut self, now: Instant, id: LaneId, me: Pace) -> bool {
+        if !self.rules.keep(Rule::LetGo) {
+            return false;
+        }
         let others = || self.working().filter(|(i, _)| *i != id.index()).map(|(_, pace)| pace);
         let slot = SLOT_BYTES as u64;
         let Some(fastest) = others().min_by_key(|p| p.time_for(slot) + p.rtt) else { return false };

@@ -1,7 +1,7 @@
 //! The original response and its cut: it streams on as the own lane's first chunk and is closed where another lane's
 //! work begins, but only once that was earned (DESIGN section 3). Not responsible for what comes after the cut.
 
-use super::{LaneId, LaneKind, LaneState, Transfer, Wake};
+use super::{Conn, LaneId, LaneKind, LaneState, Transfer, Wake};
 use crate::lane::{Fault, Purpose};
 use crate::limits::SLOT_BYTES;
 use crate::plan::{Pool, bytes_in};
@@ -168,14 +168,22 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         matches!(self.cut, Cut::Unproven { .. }) && at > self.gap.end && !self.gap.silent && !is_slow
     }
 
+    /// The connection on which lane `id` checks others. The own link's payload goes over another one than was proven
+    /// before the cut, made when the original response is gone: one that begins beside another in full flow leaves its slow
+    /// start too early (RFC 9406), and then takes seconds to get the line for itself.
+    pub(super) fn checks_on(&self, id: LaneId) -> Conn {
+        match id == LaneId::OWN && self.cut != Cut::Done {
+            true => Conn::Spare,
+            false => Conn::Main,
+        }
+    }
+
     /// Whether payload may be asked of lane `index` at present.
     pub(super) fn may_work(&self, index: usize) -> bool {
         let Some(lane) = self.lanes.get(index) else { return false };
         match lane.kind {
             LaneKind::Original => !self.gap.silent,
-            // Before the cut it warms up its connection beside the original response, so that there is no gap; but not
-            // as long as no peer takes part, or both would bring the same.
-            LaneKind::Own => self.cut == Cut::Done || (self.cut == Cut::Earned && self.gap.end != u64::MAX),
+            LaneKind::Own => self.cut == Cut::Done,
             LaneKind::Peer => !matches!(self.cut, Cut::Refused(_)) && !self.cut_is_late(),
         }
     }

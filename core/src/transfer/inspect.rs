@@ -32,11 +32,11 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let is_own = id == LaneId::OWN;
         let of = |lane: usize| checks & 1 << lane != 0;
         if self.inspector.due(of).is_some_and(|due| now >= self.asks_at(id, &due)) {
-            if self.lanes.get(id.index())?.main.chunks.is_full() {
+            // On a connection of its own an answer would be here no sooner than the payload that waits meanwhile.
+            let conn = self.checks_on(id);
+            if self.lanes.get(id.index())?.track(conn).chunks.is_full() {
                 return None;
             }
-            // On a connection of its own an answer would be here no sooner than the payload that waits meanwhile.
-            let conn = Conn::Main;
             let (request, places) = match is_own && self.inspector.several {
                 true => self.inspector.ask_places(of),
                 false => self.inspector.ask_place(of, is_own)?,
@@ -58,7 +58,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             };
             let conn = match () {
                 () if self.slots.is_ready(slot) => None,
-                () if fits(Conn::Main) => Some(Conn::Main),
+                () if fits(self.checks_on(id)) => Some(self.checks_on(id)),
                 () if fits(Conn::Spare) && self.may_open_spare(id.index()) => Some(Conn::Spare),
                 () => None,
             };
@@ -78,7 +78,7 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
     /// gathered until there is as much as fits into one, or for half a chunk's time; they are here before their chunk all the
     /// same.
     fn asks_at(&self, id: LaneId, due: &Due) -> Instant {
-        let chunks = self.lanes.get(id.index()).map(|lane| &lane.main.chunks);
+        let chunks = self.lanes.get(id.index()).map(|lane| &lane.track(self.checks_on(id)).chunks);
         let is_sample = |chunk: &&Chunk| matches!(chunk.purpose, Purpose::Sample(_));
         let under_way = chunks.map_or(0, |chunks| chunks.iter().filter(is_sample).count());
         if due.places >= MAX_PLACES || under_way < GATHERED_BESIDE {
@@ -478,10 +478,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
         let Some(Look::Held(_, by)) = self.slots.look(self.slots.next()) else { return false };
         let Some((checked, _)) = self.inspector.get(by) else { return false };
         let lane = &self.lanes[id.index()];
-        let chunks = || lane.main.chunks.iter().chain(lane.spare.chunks.iter());
         let is_asked = |c: &Chunk| matches!(c.purpose, Purpose::Sample(request) if self.inspector.is_asked_in(by, request));
         let is_due = || self.checks(id) & 1 << checked != 0 && self.inspector.is_due(by);
-        chunks().any(is_asked) || (lane.main.chunks.is_full() && is_due())
+        lane.chunks().any(is_asked) || (lane.track(self.checks_on(id)).chunks.is_full() && is_due())
     }
 
     /// Whether the client waits for a check that nobody can do any more, or nobody for too long.

@@ -5,6 +5,7 @@ use super::{Conn, LaneId, LaneKind, Transfer, Wake};
 use crate::lane::Lane;
 use crate::limits::SLOT_BYTES;
 use crate::plan::{Pool, bytes_in};
+use crate::rules::Rule;
 use crate::time::{Instant, Span};
 use crate::verify::Slot;
 
@@ -20,6 +21,9 @@ impl<S: Slot, const SLOTS: usize> Transfer<S, SLOTS> {
             return due;
         }
         let again = now + STANDSTILL;
+        if !self.rules.keep(Rule::Rescue) {
+            return again;
+        }
         let head = self.slots.next();
         let Some(head) = self.awaited() else {
             // It is here, and is being checked.

@@ -1,7 +1,7 @@
 //! Each rule by itself: the earned cut (DESIGN section 3) and the scheduling rules (section 5), with links that do just
 //! what the rule is for.
 
-use bamqp_core::transfer::{Conn, Cut, Fault, LaneState, Outcome};
+use bamqp_core::transfer::{Conn, Cut, Fault, LaneId, LaneState, Outcome};
 
 use crate::rig::{Case, LaneCase, Mode, RATE, RTT, Report, SECOND, SLOT, SLOTS, case, run};
 
@@ -246,9 +246,31 @@ fn the_first_byte_waits_for_no_peer() {
 }
 
 #[test]
-fn without_faults_a_lane_opens_no_spare_connection() {
+fn without_faults_nearly_everything_comes_on_the_main_connections() {
     let report = run(&case(3));
-    assert!(report.requests.iter().all(|r| r.2 == Conn::Main));
+    let spare = report.requests.iter().filter(|r| r.2 == Conn::Spare);
+    assert!(spare.clone().count() <= 1, "{:?}", spare.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_own_links_payload_comes_on_a_connection_made_after_the_cut() {
+    let report = run(&case(3));
+    let (cut, _) = report.cut_at.expect("the original response is cut");
+    let mut own = report.requests.iter().filter(|r| r.1 == LaneId::OWN.index() && r.2 == Conn::Main);
+    assert!(own.clone().count() > 0 && own.all(|r| r.0 >= cut), "cut at {cut}: {:?}", report.requests);
+}
+
+#[test]
+fn a_young_connection_is_asked_for_what_it_can_bring() {
+    let mut case = case(1);
+    case.lanes[2].rtt = 100_000;
+    case.lanes[2].claims = 10_000_000;
+    let report = run(&case);
+    complete(&report, &case);
+    // Its first round trip brings ten segments, less than a slot, the next one twice as much, however fast it says it is.
+    let early = report.requests.iter().filter(|r| r.1 == 2 && r.0 < 100_000);
+    let asked: u64 = early.map(|r| r.3.end - r.3.start).sum();
+    assert!(asked > 0 && asked <= 4 * 14_480 + SLOT, "{asked} bytes in the first round trip");
 }
 
 #[test]
