@@ -4,12 +4,15 @@
 //! A line carries one segment after the other at its rate, turn by turn from each of its connections that has
 //! something to send; a segment arrives half a round trip after it left. A request takes half a round trip to the
 //! origin, the first one of a connection a whole one more for the handshake. A connection holds what its reader
-//! has not read, up to its buffer; then the sender waits.
+//! has not read, up to its buffer; then the sender waits. Over a line with a queue, connections are TCP's: their segments
+//! wait for each other in that queue, and what finds it full is lost ([`super::tcp`]).
 
 use std::collections::VecDeque;
 
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{Fault, HeadTimes};
+
+use super::tcp::{SEGMENT, Tcp};
 
 /// The number of a line.
 pub type LineId = usize;
@@ -28,6 +31,16 @@ pub struct Line {
     flows: Vec<FlowId>,
     turn: usize,
     sending: bool,
+    queue: Option<Queue>,
+}
+
+/// What waits to be sent over a line.
+#[derive(Clone, Debug)]
+struct Queue {
+    /// It holds what the line carries in this time.
+    depth: Span,
+    waiting: VecDeque<(FlowId, Segment, Instant)>,
+    bytes: u64,
 }
 
 /// A connection to the origin over one line.
@@ -41,6 +54,7 @@ pub struct Flow {
     unread: u64,
     segments: VecDeque<Segment>,
     came: u64,
+    tcp: Tcp,
     open: bool,
 }
 
@@ -56,7 +70,9 @@ struct Answer {
 /// Bytes of one answer that travel together.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    len: u64,
+    pub(super) len: u64,
+    /// Its position in all that is sent on its connection.
+    pub(super) at: u64,
     last: bool,
     asked: Option<Instant>,
     head: Option<HeadTimes>,
@@ -72,6 +88,12 @@ pub enum NetEvent {
     Sent(LineId),
     /// A segment is there.
     Arrive(FlowId, Segment),
+    /// The sender of a connection learns that so many bytes arrived, and how long they had waited in the line's queue.
+    Acknowledge(FlowId, u64, Span),
+    /// The sender of a connection learns that it was closed.
+    Stop(FlowId),
+    /// The sender of a connection learns that a segment is lost.
+    Lose(FlowId, Segment),
 }
 
 /// All lines and connections.
@@ -87,8 +109,16 @@ pub struct Net {
 impl Net {
     /// Adds a line of `rate` bytes per second.
     pub fn add_line(&mut self, rate: u64, rtt: Span) -> LineId {
-        self.lines.push(Line { rate, rtt, up: true, flows: Vec::new(), turn: 0, sending: false });
+        let queue = None;
+        self.lines.push(Line { rate, rtt, up: true, flows: Vec::new(), turn: 0, sending: false, queue });
         self.lines.len() - 1
+    }
+
+    /// The same with a queue that holds what the line carries in `depth`: connections over it are TCP's.
+    pub fn add_tcp_line(&mut self, rate: u64, rtt: Span, depth: Span) -> LineId {
+        let line = self.add_line(rate, rtt);
+        self.lines[line].queue = Some(Queue { depth, waiting: VecDeque::new(), bytes: 0 });
+        line
     }
 
     /// Opens a connection that holds at most `buffer` unread bytes.
@@ -96,18 +126,36 @@ impl Net {
         let handshake_done = now + self.lines[line].rtt;
         let flow = self.flows.len();
         let (answers, segments) = (VecDeque::new(), VecDeque::new());
+        let queued = self.lines[line].queue.as_ref().map_or(0, |queue| queue.bytes);
+        let waited = Span::from_micros(queued * 1_000_000 / self.lines[line].rate.max(SEGMENT));
+        let tcp = Tcp::open(waited);
+        let handshake_done = handshake_done + waited;
         let (unread, came, open) = (0, 0, true);
-        self.flows.push(Flow { line, answers, handshake_done, buffer, unread, segments, came, open });
+        self.flows.push(Flow { line, answers, handshake_done, buffer, unread, segments, came, tcp, open });
         self.lines[line].flows.push(flow);
         flow
     }
 
-    /// Closes a connection; what is on its way is dropped.
-    pub fn close(&mut self, flow: FlowId) {
+    /// Closes a connection; what is on its way is dropped when it arrives. TCP's sender goes on until it learns of that.
+    pub fn close(&mut self, now: Instant, flow: FlowId) {
         let f = &mut self.flows[flow];
         f.open = false;
-        f.answers.clear();
         f.segments.clear();
+        let line = &self.lines[f.line];
+        match line.queue {
+            Some(_) => self.later.push((now + line.rtt.scale(1, 2), NetEvent::Stop(flow))),
+            None => self.stop(flow),
+        }
+    }
+
+    fn is_sending(&self, flow: FlowId) -> bool {
+        self.lines[self.flows[flow].line].flows.contains(&flow)
+    }
+
+    fn stop(&mut self, flow: FlowId) {
+        let f = &mut self.flows[flow];
+        f.answers.clear();
+        f.tcp = Tcp::default();
         self.lines[f.line].flows.retain(|&other| other != flow);
     }
 
@@ -177,30 +225,76 @@ impl Net {
                 self.lines[line].sending = false;
                 self.send(now, line);
             }
-            NetEvent::Arrive(flow, segment) => {
-                let f = &mut self.flows[flow];
-                if f.open {
-                    f.came += segment.len;
-                    let head = segment.asked.map(|sent| HeadTimes { sent, at: now });
-                    f.segments.push_back(Segment { head, ..segment });
-                    return Some(flow);
-                }
+            NetEvent::Arrive(flow, segment) => return self.arrive(now, flow, segment).then_some(flow),
+            NetEvent::Acknowledge(flow, ..) | NetEvent::Lose(flow, _) if !self.is_sending(flow) => {}
+            NetEvent::Acknowledge(flow, len, waited) => {
+                let (line, rtt) = (self.flows[flow].line, self.lines[self.flows[flow].line].rtt);
+                self.flows[flow].tcp.acknowledged(len, waited, rtt);
+                self.send(now, line);
             }
+            NetEvent::Lose(flow, segment) => {
+                self.flows[flow].tcp.lost(segment);
+                self.send(now, self.flows[flow].line);
+            }
+            NetEvent::Stop(flow) => self.stop(flow),
         }
         None
     }
 
+    /// Whether there is anything new to read.
+    fn arrive(&mut self, now: Instant, flow: FlowId, segment: Segment) -> bool {
+        let f = &mut self.flows[flow];
+        if !f.open {
+            return false;
+        }
+        let ready = match self.lines[f.line].queue {
+            Some(_) => f.tcp.arrived(segment),
+            None => vec![segment],
+        };
+        let any = !ready.is_empty();
+        f.came += ready.iter().map(|segment| segment.len).sum::<u64>();
+        f.segments.extend(ready.into_iter().map(|segment| {
+            let head = segment.asked.map(|sent| HeadTimes { sent, at: now });
+            Segment { head, ..segment }
+        }));
+        any
+    }
+
     fn send(&mut self, now: Instant, line: LineId) {
-        let l = &mut self.lines[line];
+        if self.lines[line].queue.is_some() {
+            while self.enqueue_one(now, line) {}
+            return self.send_queued(now, line);
+        }
+        let l = &self.lines[line];
         if l.sending || l.rate == 0 || !l.up {
             return;
         }
         // About 2 ms of the line at a time, in whole TCP segments.
-        let quantum = (l.rate / 500).next_multiple_of(1448).min(8 * 1448);
+        let quantum = (l.rate / 500).next_multiple_of(SEGMENT).min(8 * SEGMENT);
+        let Some((id, segment)) = self.next_segment(now, line, quantum) else { return };
+        let l = &mut self.lines[line];
+        l.sending = true;
+        let sent = now + Span::from_micros(segment.len * 1_000_000 / l.rate);
+        self.later.push((sent, NetEvent::Sent(line)));
+        self.later.push((sent + l.rtt.scale(1, 2), NetEvent::Arrive(id, segment)));
+    }
+
+    /// What one of the line's connections, in turn, has to send.
+    fn next_segment(&mut self, now: Instant, line: LineId, quantum: u64) -> Option<(FlowId, Segment)> {
+        let l = &mut self.lines[line];
         for step in 0..l.flows.len() {
             let place = (l.turn + step) % l.flows.len();
             let id = l.flows[place];
             let f = &mut self.flows[id];
+            if l.queue.is_some() {
+                if !f.tcp.may_send() {
+                    continue;
+                }
+                if let Some(segment) = f.tcp.send_again() {
+                    l.turn = place + 1;
+                    return Some((id, segment));
+                }
+            }
             let Some(answer) = f.answers.front_mut() else { continue };
             if answer.begins > now || f.unread >= f.buffer {
                 continue;
@@ -215,15 +309,39 @@ impl Net {
             }
             f.unread += len;
             l.turn = place + 1;
-            l.sending = true;
-            let sent = now + Span::from_micros(len * 1_000_000 / l.rate);
-            self.later.push((sent, NetEvent::Sent(line)));
-            self.later.push((
-                sent + l.rtt.scale(1, 2),
-                NetEvent::Arrive(id, Segment { len, last, asked, head: None, fault }),
-            ));
-            return;
+            let at = f.tcp.send(len);
+            return Some((id, Segment { len, at, last, asked, head: None, fault }));
         }
+        None
+    }
+
+    /// One connection's next segment joins the line's queue, or finds it full; false if there is none.
+    fn enqueue_one(&mut self, now: Instant, line: LineId) -> bool {
+        let Some((id, segment)) = self.next_segment(now, line, SEGMENT) else { return false };
+        let l = &mut self.lines[line];
+        let Some(queue) = &mut l.queue else { return false };
+        if queue.bytes + segment.len > (l.rate * queue.depth.as_micros() / 1_000_000).max(10 * SEGMENT) {
+            // What follows it tells the sender, once it has been through the queue.
+            let told = now + Span::from_micros(queue.bytes * 1_000_000 / l.rate.max(SEGMENT)) + l.rtt;
+            self.later.push((told, NetEvent::Lose(id, segment)));
+            return true;
+        }
+        queue.bytes += segment.len;
+        queue.waiting.push_back((id, segment, now));
+        true
+    }
+
+    fn send_queued(&mut self, now: Instant, line: LineId) {
+        let l = &mut self.lines[line];
+        let Some(queue) = l.queue.as_mut().filter(|_| !l.sending && l.rate > 0 && l.up) else { return };
+        let Some((id, segment, since)) = queue.waiting.pop_front() else { return };
+        queue.bytes -= segment.len;
+        l.sending = true;
+        let sent = now + Span::from_micros(segment.len * 1_000_000 / l.rate);
+        self.later.push((sent, NetEvent::Sent(line)));
+        self.later.push((sent + l.rtt.scale(1, 2), NetEvent::Arrive(id, segment)));
+        let acknowledged = NetEvent::Acknowledge(id, segment.len, now.since(since));
+        self.later.push((sent + l.rtt, acknowledged));
     }
 
     /// How many bytes came on a connection so far.
@@ -232,7 +350,7 @@ impl Net {
     }
 
     /// The connections over a line that are open.
-    pub fn flows_of(&self, line: LineId) -> &[FlowId] {
-        &self.lines[line].flows
+    pub fn flows_of(&self, line: LineId) -> impl Iterator<Item = FlowId> + '_ {
+        self.lines[line].flows.iter().copied().filter(|&flow| self.flows[flow].open)
     }
 }

@@ -8,6 +8,7 @@
 //!              ├▶ hours: a neighbourhood whose lines change
 //!              ├▶ plans: what the literature would do on the same lines
 //!              ├▶ table: links that stay as they are
+//!              ├▶ scenarios: what each scheduling rule is worth
 //!              └▶ detect: how often liars are found out
 //! ```
 
@@ -21,7 +22,9 @@ pub mod options;
 pub mod plans;
 pub mod random;
 pub mod reorder;
+pub mod scenarios;
 pub mod table;
+pub mod tcp;
 pub mod world;
 
 use std::process::ExitCode;
@@ -87,6 +90,10 @@ fn carry_out(options: &Options, seed: u64) -> bool {
             print!("{}", table::table());
             true
         }
+        Task::Rules => {
+            print!("{}", scenarios::table());
+            true
+        }
         Task::Detect(sessions) => {
             let rows = detect::rows().count();
             let table = detect::table(sessions, |row| eprint!("\r{row:>5} of {rows} rows"));
@@ -104,17 +111,21 @@ fn carry_out(options: &Options, seed: u64) -> bool {
 /// The lines: those that were asked for, or random ones of 2 to 50 Mbit/s, 10 to 80 ms away.
 fn net(options: &Options, seed: u64) -> Net {
     let mut net = Net::default();
+    let mut add = |rate, rtt| match options.tcp {
+        true => net.add_tcp_line(rate, rtt, tcp::QUEUE),
+        false => net.add_line(rate, rtt),
+    };
     match options.peers {
         Some(peers) => {
             let mut random = Random::new(seed);
             for _ in 0..=peers {
                 let rate = random.between(2, 50) * 125_000;
-                net.add_line(rate, Span::from_millis(random.between(10, 80)));
+                add(rate, Span::from_millis(random.between(10, 80)));
             }
         }
         None => {
             for link in &options.run.links {
-                net.add_line(link.rate(), link.rtt);
+                add(link.rate(), link.rtt);
             }
         }
     }

@@ -10,6 +10,7 @@ use bamqp_core::trust::Standing;
 use super::content::Tamper;
 use super::lines::Net;
 use super::options::Options;
+use super::tcp;
 use super::world::{Happening, Job, Result, World};
 use crate::fault::{Fault, router_name, variant_of};
 use crate::report::{Lane, Phase, Report};
@@ -38,7 +39,13 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         peers.sort_unstable();
     }
     let names: Vec<String> = peers.iter().map(|&i| router_name(i)).collect();
-    let job = Job::new(0, peers, 0..size, window);
+    let mut job = Job::new(0, peers, 0..size, window);
+    if options.tcp {
+        // Receive buffers hold more than one bandwidth-delay product, queue included.
+        let holds =
+            |line: &super::lines::Line| 2 * line.rate * (line.rtt + tcp::QUEUE).as_micros() / 1_000_000;
+        job.socket = world.net.lines.iter().map(holds).max().unwrap_or(0).max(job.socket.into()) as u32;
+    }
     let standing = if options.newcomers { Standing::Newcomer { clean: 0 } } else { job.standing };
     world.set_seed(seed);
     let (pooled, faults_met) = download(world, Job { standing, seed, ..job });

@@ -16,8 +16,11 @@ hostsim model: the same core under a virtual clock; the same seed gives the same
                   faster, slower, die and come back
   --plan          compare the plan with the simple ones of the literature on the same links
   --detect        how often a lying peer is found out, by the formula and in --sessions N sessions a row (2000)
+  --tcp           connections are TCP's: slow start, a line's queue of 100 ms, losses where it is full; else a line is
+                  always used in full
   --newcomers     peers without a record, which are checked most closely; else they have a clean one
   --table         how much of the links' sum a download gets, for many kinds of links that stay as they are
+  --rules         downloads over TCP, and what each scheduling rule is worth
 
 Exit code: 0 if every download ended as it should, 1 if not, 2 for wrong arguments.
 ";
@@ -36,6 +39,8 @@ pub enum Task {
     Plan,
     /// The table of static links.
     Table,
+    /// What each scheduling rule is worth.
+    Rules,
     /// The table of liars that are found out, with so many sessions a row.
     Detect(u64),
 }
@@ -47,6 +52,8 @@ pub struct Options {
     pub task: Task,
     /// A random neighbourhood of so many peers.
     pub peers: Option<usize>,
+    /// Whether connections are TCP's.
+    pub tcp: bool,
     /// Whether the peers have no record yet.
     pub newcomers: bool,
     /// Links, size, window, faults, seed, JSON.
@@ -75,13 +82,15 @@ impl Options {
         }
         let detect = args.contains("--detect").then_some(Task::Detect(sessions));
         let newcomers = args.contains("--newcomers");
+        let tcp = args.contains("--tcp");
         let plan = args.contains("--plan").then_some(Task::Plan);
         let table = args.contains("--table").then_some(Task::Table);
-        let tasks = [hours.map(Task::Hours), plan, table, detect];
+        let rules = args.contains("--rules").then_some(Task::Rules);
+        let tasks = [hours.map(Task::Hours), plan, table, rules, detect];
         let mut tasks = tasks.into_iter().flatten();
         let task = tasks.next().unwrap_or(Task::Once);
         if tasks.next().is_some() {
-            return Err("--hours, --plan, --table, --detect: expected one of them".into());
+            return Err("--hours, --plan, --table, --rules, --detect: expected one of them".into());
         }
         let sized = args.clone().contains("--size");
         let linked = args.clone().contains("--links");
@@ -95,6 +104,6 @@ impl Options {
         if !sized {
             run.size = 64 << 20;
         }
-        Ok(Options { task, peers, newcomers, run })
+        Ok(Options { task, peers, tcp, newcomers, run })
     }
 }

@@ -120,7 +120,8 @@ pub fn table() -> String {
         "Goodput as a share of the links' sum: the whole download / after its first second.\n\
          64 MiB over lines of 50 Mbit/s together, each as far away; the client reads at once; peers with a clean record.\n\
          *  W >= S x (R + 45 ms), and the share after the first second is 0.97 or more\n\
-         !  W >= S x (R + 45 ms), but it is less: a slot of 16 KiB takes the slowest line 42 ms or more\n\n\
+         !  W >= S x (R + 45 ms), but it is less: a slot of 16 KiB takes the slowest line 42 ms or more,\n   \
+         or the start takes longer than a second\n\n\
          window  lines  rates",
     );
     let rtts: Vec<u64> = rows().map(|row| row.rtt).take(5).collect();

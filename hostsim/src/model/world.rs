@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use bamqp_core::limits::SLOT_BYTES;
+use bamqp_core::rules::Rules;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
-    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneView, Outcome, OwnLink, Transfer, Wake,
+    ClientDo, ClientEvent, Conn, Fault, LaneDo, LaneEvent, LaneId, LaneState, LaneView, Outcome, OwnLink,
+    Transfer, Wake,
 };
 
 use bamqp_core::trust::Standing;
@@ -48,6 +50,8 @@ pub struct Job {
     pub accept: Span,
     /// How far the peers are trusted: with that how closely they are checked.
     pub standing: Standing,
+    /// The scheduling rules that are kept.
+    pub rules: Rules,
     /// From what the coordinator draws the places that it checks.
     pub seed: u64,
 }
@@ -58,7 +62,8 @@ impl Job {
     pub fn new(own: LineId, peers: Vec<LineId>, range: Range<u64>, window: usize) -> Job {
         let (hold, socket) = (128 << 10, 256 << 10);
         let (accept, standing) = (Span::from_millis(2), Standing::Trusted { accused: false });
-        Job { own, peers, range, window, hold, socket, client_rate: 0, accept, standing, seed: 1 }
+        let rules = Rules::default();
+        Job { own, peers, range, window, hold, socket, client_rate: 0, accept, standing, rules, seed: 1 }
     }
 }
 
@@ -83,6 +88,8 @@ pub struct Result {
     pub standstill: Span,
     /// Bytes of buffer in use at most.
     pub window_used: usize,
+    /// From the first lane that had nothing more to bring to the last, of those that took part to the end.
+    pub tail: Span,
     /// The lanes, in the order of their ids.
     pub lanes: Vec<LaneView>,
     /// The order in which slots arrived.
@@ -171,6 +178,8 @@ struct Driver {
     flows: [Option<FlowId>; 2],
     answers: [VecDeque<Answer>; 2],
     buffer: u64,
+    /// When it brought something last.
+    brought: Option<Instant>,
 }
 
 struct Session {
@@ -333,7 +342,13 @@ impl World {
                 }
             }
             Event::Lane(s, lane, turn) => {
-                if self.sessions.get(&s).is_some_and(|x| x.drivers[lane].turn == turn) {
+                let is_due =
+                    |world: &World| world.sessions.get(&s).is_some_and(|x| x.drivers[lane].turn == turn);
+                if is_due(self) {
+                    // What came but was not worth waking up for.
+                    self.read_on(s, lane, true);
+                }
+                if is_due(self) {
                     self.come_back(s, lane);
                 }
             }
@@ -375,6 +390,7 @@ impl World {
         secret[8..16].copy_from_slice(&(number as u64).to_be_bytes());
         let mut transfer =
             Transfer::new(self.now, job.range.clone(), buffers, own, secret).expect("a range and a window");
+        transfer.keep_only(job.rules);
         let driver = |line, buffer: u32| Driver {
             line,
             doing: Doing::Joining,
@@ -382,6 +398,7 @@ impl World {
             flows: [None; 2],
             answers: Default::default(),
             buffer: buffer.into(),
+            brought: None,
         };
         let mut drivers = vec![driver(job.own, job.socket), driver(job.own, job.socket)];
         for &peer in &job.peers {
@@ -455,7 +472,7 @@ impl World {
             }
             Happening::Down(line) => {
                 self.net.lines[line].up = false;
-                for flow in self.net.flows_of(line).to_vec() {
+                for flow in self.net.flows_of(line).collect::<Vec<_>>() {
                     if let Some(&(s, lane)) = self.owners.get(&flow) {
                         self.fail(s, lane, Fault::Closed);
                     }
@@ -577,7 +594,7 @@ impl World {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         session.drivers[lane].answers = Default::default();
         for flow in session.drivers[lane].flows.iter_mut().filter_map(Option::take) {
-            self.net.close(flow);
+            self.net.close(self.now, flow);
             self.owners.remove(&flow);
         }
     }
@@ -586,6 +603,9 @@ impl World {
         let Some(session) = self.sessions.get_mut(&s) else { return };
         if let LaneEvent::Filled { at, len, .. } = &event {
             let end = at + u64::from(*len);
+            if *len > 0 {
+                session.drivers[lane].brought = Some(self.now);
+            }
             if *len > 0 && (end.is_multiple_of(SLOT_BYTES as u64) || end == session.job.range.end) {
                 session.arrivals.push(at / SLOT_BYTES as u64);
             }
@@ -660,7 +680,7 @@ impl World {
         let buffer = driver.buffer;
         let flow = *driver.flows[conn as usize].get_or_insert_with(|| self.net.open(self.now, line, buffer));
         self.owners.insert(flow, (s, lane));
-        let place = self.net.flows_of(line).iter().position(|&f| f == flow);
+        let place = self.net.flows_of(line).position(|f| f == flow);
         let several = answer.places.as_ref().is_some_and(|places| places.len() > 1);
         let fault = match () {
             () if self.limit.is_some_and(|limit| place.is_some_and(|p| p >= limit)) => {
@@ -728,6 +748,10 @@ impl World {
         (0..self.sessions[&s].drivers.len()).for_each(|lane| self.close(s, lane));
         let Some(session) = self.sessions.remove(&s) else { return };
         let range = &session.job.range;
+        let lanes: Vec<LaneView> = session.transfer.report().collect();
+        let up = lanes.iter().zip(&session.drivers).filter(|(lane, _)| lane.state == LaneState::Up);
+        let brought: Vec<Instant> = up.filter_map(|(_, driver)| driver.brought).collect();
+        let tail = brought.iter().max().zip(brought.iter().min()).map(|(last, first)| last.since(*first));
         let result = Result {
             own: session.job.own,
             outcome,
@@ -738,7 +762,8 @@ impl World {
             bytes: session.next_byte - range.start,
             standstill: session.standstill,
             window_used: session.transfer.window_used(),
-            lanes: session.transfer.report().collect(),
+            tail: tail.unwrap_or_default(),
+            lanes,
             reorder: Reorder::of(range.start / SLOT_BYTES as u64, &session.arrivals),
             escaped: session.escaped.len() as u64,
             mixed: session.mixed,
