@@ -53,7 +53,7 @@ impl Watched {
     pub fn sample(&mut self, now: Instant, line: LineId, net: &mut Net) {
         let own = self.household.as_ref().map(|household| household.flow);
         let others: u64 =
-            net.flows_of(line).iter().filter(|flow| Some(**flow) != own).map(|flow| net.came(*flow)).sum();
+            net.flows_of(line).filter(|&flow| Some(flow) != own).map(|flow| net.came(flow)).sum();
         // Connections that were closed meanwhile take what they brought with them.
         let ours = others.saturating_sub(self.others);
         self.others = others;
@@ -71,11 +71,11 @@ impl Watched {
     }
 
     /// Nobody downloads any more.
-    pub fn end(&mut self, net: &mut Net) {
+    pub fn end(&mut self, now: Instant, net: &mut Net) {
         if let Some(household) = &mut self.household
             && !core::mem::replace(&mut household.is_over, true)
         {
-            net.close(household.flow);
+            net.close(now, household.flow);
         }
     }
 

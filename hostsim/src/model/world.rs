@@ -308,11 +308,11 @@ impl World {
         let is_over = self.sessions.is_empty();
         let Some(watched) = self.watched.get_mut(&line) else { return };
         if is_over {
-            return watched.end(&mut self.net);
+            return watched.end(self.now, &mut self.net);
         }
         watched.sample(self.now, line, &mut self.net);
         if let Some(seconds) = watched.withdrawn_for(self.now) {
-            for flow in self.net.flows_of(line).to_vec() {
+            for flow in self.net.flows_of(line).collect::<Vec<_>>() {
                 if let Some(&(s, lane)) = self.owners.get(&flow) {
                     self.fail(s, lane, Fault::Withdrawn(seconds));
                 }
