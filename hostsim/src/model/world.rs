@@ -467,7 +467,7 @@ impl World {
             Happening::Busy(line) => self.wake_household(line),
             Happening::Calm(line) => {
                 if let Some(watched) = self.watched.get_mut(&line) {
-                    watched.end(&mut self.net);
+                    watched.end(self.now, &mut self.net);
                 }
             }
             Happening::Down(line) => {
