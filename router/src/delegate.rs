@@ -55,7 +55,8 @@ impl Delegation {
         if !shared.sessions.has_room(most.saturating_sub(1)) {
             return None;
         }
-        let rate = shared.own_link.rate().unwrap_or(UNKNOWN_RATE);
+        let offered = shared.uplink.offer().rate().filter(|rate| *rate > 0);
+        let rate = shared.own_link.rate().or(offered).unwrap_or(UNKNOWN_RATE);
         let rtt = Span::from_micros(u64::from(shared.serve.round_trip()));
         let mut draw = [0; 4];
         getrandom::fill(&mut draw).ok()?;
@@ -93,6 +94,11 @@ impl Delegation {
     /// What we and our peers together can be expected to bring, in bits per second, if our own link brings `own`.
     pub fn promise(&self, own: u64) -> u64 {
         PROMISE.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
+    }
+
+    /// Bytes that can be here before the coordinator reads them.
+    pub fn window(&self) -> u32 {
+        self.shared.config.window
     }
 
     /// These bytes of the file are due after all that were asked for before. False if no peer of ours takes part any more, or

@@ -74,6 +74,10 @@ class Programs:
         self.record = None  # "clean" or "new": what the running coordinator knows of its peers
         os.makedirs(at, exist_ok=True)
 
+    def heard_by(self, i):
+        """The routers that are a router's peers: all others."""
+        return [j for j in range(1, self.count + 1) if j != i]
+
     # Where things are.
 
     def node(self, i):
@@ -186,13 +190,13 @@ DisableViaHeader Yes
             with open(f"{self.at}/{i}/public") as file:
                 public[i] = file.read().strip()
         for i in numbers:
-            config = self.config(i, [j for j in numbers if j != i], public)
+            config = self.config(i, self.heard_by(i), public)
             argv = [self.bamqp, "run", "--config", config]
             self.daemons.append(self.space.start(self.node(i), argv, f"{self.at}/{i}/messages"))
         for daemon in self.daemons:
             listens(daemon, PEER_PORT)
         until = time.monotonic() + 20
-        while self.ask("status")["router"]["usable_peers"] < self.count - 1:
+        while self.ask("status")["router"]["usable_peers"] < len(self.heard_by(1)):
             if time.monotonic() > until:
                 raise Missing("the peers do not answer the coordinator; the logs say why (--keep)")
             time.sleep(0.2)

@@ -18,6 +18,7 @@ use bamqp_core::message::reason::DropReason;
 use bamqp_core::message::{MessageError, PeerRequest, SessionId};
 
 use super::{Counter, Handled};
+use crate::delegate::Delegation;
 use crate::serve::desk::End;
 use crate::serve::errand::Errand;
 use crate::serve::sessions::Session;
@@ -91,8 +92,9 @@ impl<'a> Counter<'a> {
                 });
                 let own = serve.share();
                 let bandwidth = pool.as_ref().map_or(own, |pool| pool.promise(own));
+                let hold = HOLD_BYTES.saturating_add(pool.as_ref().map_or(0, Delegation::window));
+                let accept = Accept { target: init.target, bandwidth, hold };
                 self.errand = Some(Errand::new(session, serve.way(), pool));
-                let accept = Accept { target: init.target, bandwidth, hold: HOLD_BYTES };
                 self.sign(callee, to, |head| accept.write(head))
             }
             Err(No::Decline(decline) | No::Flood(decline)) => {
