@@ -9,7 +9,7 @@ use crate::args;
 pub const HELP: &str = "\
 hostsim model: the same core under a virtual clock; the same seed gives the same result
 
-  --links LIST --rtt LIST --size SIZE --window SIZE --fault FAULT --seed N --json
+  --links LIST --rtt LIST --size SIZE --window SIZE --topology T --fault FAULT --seed N --json
                   as for hostsim run; size 64MiB if not given
   --peers N       a neighbourhood of N peers (1 to 100) with random links instead of --links
   --hours H       H hours (0.01 to 100) in which each household starts downloads now and then, and links get
