@@ -101,9 +101,12 @@ impl Sessions {
         room
     }
 
-    /// Whether this router coordinates that session, for a client or for another router.
+    /// Whether this router coordinates that session, for a client or for another router, or has done so lately for a client:
+    /// peers' peers may not know yet that it is over.
     pub fn has(&self, id: SessionId) -> bool {
-        self.lock().running.iter().any(|session| session.id == id)
+        let inner = self.lock();
+        let was_ours = |report: &SessionReport| report.id == id && report.coordinator.is_none();
+        inner.running.iter().any(|session| session.id == id) || inner.ended.iter().any(was_ours)
     }
 
     /// `session` is over.

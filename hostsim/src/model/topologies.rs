@@ -351,7 +351,8 @@ impl Street {
         tally.again += u64::from(part != Part::None);
         self.routers[to].known = Some(Known { coordinator: from, hops, by: c });
         self.connections[c].ends.1 = End::Works;
-        if let Ok(depth) = self.depth(to)
+        // Nobody asks for it any more, if it works for nobody.
+        if let Ok(depth @ 1..) = self.depth(to)
             && part == Part::None
         {
             *tally.depths.entry(depth).or_insert(0) += 1;
