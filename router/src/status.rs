@@ -131,3 +131,36 @@ impl Sessions {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bamqp_core::http::validator::Validator;
+    use bamqp_core::limits::SLOT_BYTES;
+    use bamqp_core::time::Span;
+    use bamqp_core::transfer::OwnLink;
+
+    use super::*;
+    use crate::fetch::File;
+    use crate::session::Work;
+
+    #[test]
+    fn a_download_of_our_own_is_known_when_it_is_over() {
+        let file = File {
+            uri: "http://x/".into(),
+            total: 1_000,
+            validator: Validator::entity_tag(b"\"v\"").unwrap(),
+            user_agent: None,
+            accept: None,
+        };
+        let own = OwnLink { rate: 1_000, rtt: Span::ZERO, hold: 0 };
+        let (ours, other) = (SessionId([1; 16]), SessionId([2; 16]));
+        let work = Work::Response(0..1_000);
+        let session = Session::new(ours, Arc::new(file), work, 16 * SLOT_BYTES, own, Vec::new()).unwrap();
+        let sessions = Sessions::default();
+        assert!(!sessions.has(ours));
+        assert!(sessions.begin(&session, 1) && sessions.has(ours));
+        sessions.end(&session);
+        assert!(sessions.has(ours), "peers' peers may ask us for help with it");
+        assert!(!sessions.has(other));
+    }
+}

@@ -13,6 +13,7 @@ mod passing;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use bamqp_core::hops::AFTER_OTHERS;
 use bamqp_core::limits::SLOT_BYTES;
 use bamqp_core::rules::Rules;
 use bamqp_core::time::{Instant, Span};
@@ -291,7 +292,8 @@ impl World {
         self.lane(s, 0, LaneEvent::Idle);
         self.lane(s, 1, LaneEvent::Idle);
         let Some(session) = self.sessions.get(&s) else { return };
-        let ready = self.now + session.job.accept;
+        let after_others = if session.passing.is_some() { AFTER_OTHERS } else { Span::ZERO };
+        let ready = self.now + after_others + session.job.accept;
         for lane in 2..session.drivers.len() {
             self.schedule(ready, Event::Ready(s, lane));
         }

@@ -88,6 +88,7 @@ impl Out {
 
     /// The next bytes that were asked for.
     fn give(&mut self, now: Instant, slot: Buffer, bytes: u64) {
+        assert!(self.unread < self.capacity, "more than is held waits in the session's own window");
         let due = self.due.front_mut().expect("only what was asked for is brought");
         let head = (!due.begun).then_some(HeadTimes { sent: due.sent, at: now });
         due.begun = true;
