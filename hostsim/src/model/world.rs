@@ -46,7 +46,7 @@ enum Event {
 
 struct Session {
     job: Job,
-    transfer: Transfer<Buffer, SLOTS>,
+    transfer: Box<Transfer<Buffer, SLOTS>>,
     drivers: Vec<Driver>,
     writing: Option<Buffer>,
     client_turn: u64,
@@ -65,7 +65,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(now: Instant, job: Job, transfer: Transfer<Buffer, SLOTS>, drivers: Vec<Driver>) -> Session {
+    fn new(now: Instant, job: Job, transfer: Box<Transfer<Buffer, SLOTS>>, drivers: Vec<Driver>) -> Session {
         Session {
             next_byte: job.range.start,
             job,
@@ -97,7 +97,7 @@ pub struct World {
     events: BTreeMap<u64, Event>,
     count: u64,
     jobs: Vec<Job>,
-    sessions: BTreeMap<usize, Box<Session>>,
+    sessions: BTreeMap<usize, Session>,
     owners: BTreeMap<FlowId, (usize, usize)>,
     results: BTreeMap<usize, Result>,
     refused: BTreeMap<LineId, Fault>,
@@ -267,9 +267,8 @@ impl World {
         let (rtt, began) = (line.rtt, self.now);
         self.now = began + rtt.scale(2, 1);
         let own = OwnLink { rate: line.rate, rtt, hold: job.socket.min(256 << 10) };
-        let mut transfer =
-            Transfer::new(self.now, job.range.clone(), buffers(&job), own, secret(&job, number))
-                .expect("a range and a window");
+        let transfer = Transfer::new(self.now, job.range.clone(), buffers(&job), own, secret(&job, number));
+        let mut transfer = Box::new(transfer.expect("a range and a window"));
         transfer.keep_only(job.rules);
         let mut drivers = drivers(self.now, &mut transfer, &job, rtt);
         // The original response: its request was sent earlier, by the proxy.
@@ -281,7 +280,7 @@ impl World {
         drivers[0].conns[0].answers.push_back(Answer { left, at, content, places: None, via: Via::Origin });
         self.owners.insert(flow, (number, 0));
         let session = Session::new(began, job, transfer, drivers);
-        self.sessions.insert(number, Box::new(session));
+        self.sessions.insert(number, session);
         self.client(number, ClientEvent::Idle);
         self.start_lanes(number);
         self.now = began;

@@ -19,7 +19,7 @@ use bamqp_core::transfer::{
 use super::super::content::{Buffer, Content};
 use super::super::lines::LineId;
 use super::lanes::{Answer, Driver, Via};
-use super::{Event, Job, PassedOn, Session, World, buffers, drivers, secret};
+use super::{Event, Job, PassedOn, SLOTS, Session, World, buffers, drivers, secret};
 
 /// A session that is a part of another one.
 pub(super) struct Passing {
@@ -103,6 +103,12 @@ impl Out {
     }
 }
 
+/// The state machine is large: it is made in a frame of its own, which is gone when the lanes begin.
+#[inline(never)]
+fn in_pieces(now: Instant, job: &Job, own: OwnLink, number: usize) -> Option<Box<Transfer<Buffer, SLOTS>>> {
+    Transfer::in_pieces(now, buffers(job), own, secret(job, number)).map(Box::new)
+}
+
 impl World {
     /// A peer that is asked to take part answers: it takes part, by the same rule as a router, and asks those whom it hears.
     pub(super) fn answers(&mut self, s: usize, lane: usize) {
@@ -160,17 +166,16 @@ impl World {
         }
         let number = self.jobs.len();
         let job = Job { own: *line, peers: helpers.clone(), range: 0..0, ..session.job.clone() };
-        let Self { now, net, .. } = self;
-        let (rate, rtt) = (net.lines[job.own].rate, net.lines[job.own].rtt);
-        let own = OwnLink { rate, rtt, hold: job.hold };
-        let mut transfer = Transfer::in_pieces(*now, buffers(&job), own, secret(&job, number))?;
+        let line = &self.net.lines[job.own];
+        let (rtt, own) = (line.rtt, OwnLink { rate: line.rate, rtt: line.rtt, hold: job.hold });
+        let mut transfer = in_pieces(self.now, &job, own, number)?;
         transfer.keep_only(job.rules);
-        let drivers = drivers(*now, &mut transfer, &job, rtt);
+        let drivers = drivers(self.now, &mut transfer, &job, rtt);
         let hops = session.passing.as_ref().map_or(0, |passing| passing.hops) + 1;
         let passing = Passing { parent: (s, lane), root: self.root(s), hops, out: Out::new(*buffer) };
         self.jobs.push(job.clone());
-        let session = Session::new(self.now, job, transfer, drivers);
-        self.sessions.insert(number, Box::new(Session { passing: Some(passing), ..session }));
+        let session = Session { passing: Some(passing), ..Session::new(self.now, job, transfer, drivers) };
+        self.sessions.insert(number, session);
         self.sessions.get_mut(&s)?.drivers[lane].conns[0].pool = Some(number);
         self.start_lanes(number);
         Some(number)
@@ -294,7 +299,7 @@ impl World {
 
     /// The lanes whose peer is the router with this line and has its own peers help.
     pub(super) fn passed_on_by(&self, line: LineId) -> Vec<(usize, usize)> {
-        let lanes = |(&s, session): (&usize, &Box<Session>)| {
+        let lanes = |(&s, session): (&usize, &Session)| {
             let passes = |driver: &Driver| driver.line == line && driver.conns[0].pool.is_some();
             let lanes = session.drivers.iter().enumerate().filter(move |(_, driver)| passes(driver));
             lanes.map(|(lane, _)| (s, lane)).collect::<Vec<_>>()
