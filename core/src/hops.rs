@@ -75,11 +75,10 @@ pub enum Promise {
 }
 
 impl Promise {
-    /// What routers promise. Measured: `hostsim/promise-table.txt`, printed by `hostsim model --promises`. Of the three it has
-    /// the highest mean and the highest minimum over chains, meshes and what lies between. All together is a little better
-    /// in a chain and costs up to half of the first second where peers' peers decline, since the coordinator asked
-    /// them itself. The own link alone is best there, and too little where fast peers stand behind a slow router: it is asked
-    /// for so little that they never show what they can bring.
+    /// What routers promise. Measured: `hostsim/promise-table.txt`, printed by `hostsim model --promises`. Over chains, meshes
+    /// and what lies between, it has the highest mean. The own link alone is best where peers' peers decline, since the
+    /// coordinator asked them itself; but where fast peers stand behind a slow router it may be asked for so little that they
+    /// never show what they can bring. All together costs up to half of the first second where they decline.
     pub const DEFAULT: Promise = Promise::Average;
 
     /// What it comes to, in the unit of `own` and `peers`: rates. A rate of 0 is unknown, and counts for nothing.

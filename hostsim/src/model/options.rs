@@ -106,7 +106,8 @@ impl Options {
         let task = tasks.next().unwrap_or(Task::Once);
         if tasks.next().is_some() {
             return Err(
-                "--hours, --plan, --table, --rules, --detect, --promises, --topologies: expected one of them".into()
+                "--hours, --plan, --table, --rules, --detect, --promises, --topologies: expected one of them"
+                    .into(),
             );
         }
         let sized = args.clone().contains("--size");

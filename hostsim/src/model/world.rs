@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use bamqp_core::hops::AFTER_OTHERS;
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::rules::Rules;
 use bamqp_core::time::{Instant, Span};
 use bamqp_core::transfer::{
     ClientDo, ClientEvent, Fault, LaneEvent, LaneState, LaneView, Outcome, OwnLink, Transfer, Wake,
