@@ -64,6 +64,32 @@ fn an_hour_of_a_neighbourhood_ends_every_download() {
 }
 
 #[test]
+fn who_hears_whom_is_as_asked_and_who_passes_work_on_is_shown() {
+    let output = model(&["--links", "5,5,20,20", "--rtt", "10", "--topology", "chain", "--json"]);
+    assert!(output.status.success());
+    let summary = text(output.stdout);
+    let table = summary.split("passed by B").nth(1).expect("B passes work on");
+    for router in ["B own", "C ", "D "] {
+        assert!(table.lines().any(|line| line.starts_with(router) && line.contains("MiB")), "{summary}");
+    }
+    assert!(summary.lines().last().unwrap().contains("\"passed_on\""), "{summary}");
+    let star = text(model(&["--size", "16MiB", "--topology", "star"]).stdout);
+    assert!(!star.contains("passed by"), "{star}");
+}
+
+#[test]
+fn random_neighbourhoods_repeat_from_their_seed() {
+    let run = |seed: &str| {
+        let output = model(&["--topologies", "100", "--seed", seed, "--json"]);
+        assert!(output.status.success());
+        text(output.stdout)
+    };
+    assert!(run("3").contains("violations          0"), "{}", run("3"));
+    assert_eq!(run("3"), run("3"));
+    assert_ne!(run("3"), run("4"));
+}
+
+#[test]
 fn the_adaptive_plan_needs_the_least_time_or_far_less_memory() {
     let out = text(model(&["--plan", "--rtt", "40"]).stdout);
     let row = |name: &str| -> (f64, String) {
@@ -90,6 +116,9 @@ fn wrong_arguments_get_one_line_and_exit_code_2() {
         &["--plan", "--hours", "1"],
         &["--file", "x"],
         &["--links", "5", "--peers", "3"],
+        &["--topology", "ring"],
+        &["--topologies", "0"],
+        &["--topologies", "5", "--promises"],
         &["--nonsense"],
     ] {
         let output = model(wrong);

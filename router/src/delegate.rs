@@ -23,9 +23,6 @@ use crate::serve::HOLD_BYTES;
 use crate::serve::sessions as served;
 use crate::session::{Session, Slot, Work};
 
-/// What is promised in ACCEPT: all that we and our peers have. Measured against less: `hostsim model --promises`.
-const PROMISE: Promise = Promise::Sum;
-
 /// A slot that is being given out.
 #[derive(Debug)]
 struct Held {
@@ -93,7 +90,7 @@ impl Delegation {
 
     /// What we and our peers together can be expected to bring, in bits per second, if our own link brings `own`.
     pub fn promise(&self, own: u64) -> u64 {
-        PROMISE.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
+        Promise::DEFAULT.of(own, self.session.helpers.iter().map(|helper| helper.rate.saturating_mul(8)))
     }
 
     /// Bytes that can be here before the coordinator reads them.

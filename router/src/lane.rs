@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use bamqp_core::hops::AFTER_OTHERS;
 use bamqp_core::limits::SLOT_BYTES;
-use bamqp_core::time::{Instant, Span};
+use bamqp_core::time::Instant;
 use bamqp_core::transfer::{Conn, Fault, LaneDo, LaneEvent, LaneId, LaneKind};
 
 use crate::clock;
@@ -13,10 +14,6 @@ use crate::fetch::{Call, Fetcher, Progress, Samples, Source};
 use crate::live::Live;
 use crate::net::{self, PollFd, PollFlags};
 use crate::session::{Session, Slot};
-
-/// Peers of ours whom another router's download may need are asked so much later: if its coordinator hears them, too, it has
-/// asked them itself by then.
-const AFTER_OTHERS: Span = Span::from_millis(150);
 
 /// How the lane reaches the origin.
 pub enum Link {

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use bamqp_core::channel::{Challenge, Introduced, Refusal, Tally};
-use bamqp_core::hops::{may_pass_on, may_take};
+use bamqp_core::hops::{Part, may_pass_on};
 use bamqp_core::http::request::Request;
 use bamqp_core::message::drop::Summary;
 use bamqp_core::message::hello::{Details, Hello};
@@ -351,16 +351,12 @@ impl Serve {
         asked.map_err(|why| self.exceeded(coordinator, from.ip(), why, "asks too often"))?;
         self.may_help(coordinator).map_err(No::Decline)?;
         let known = self.sessions.find(init.session, now);
-        if known.as_ref().is_some_and(|known| known.coordinator != coordinator) {
-            return Err(declined(DeclineReason::DuplicateSession, 0));
-        }
-        // Our own, which came back to us over others: that would never end.
-        if known.is_none() && self.coordinates(init.session) {
-            return Err(declined(DeclineReason::DuplicateSession, 0));
-        }
-        if !may_take(init.hops, self.terms().max_hops) {
-            return Err(declined(DeclineReason::TooManyHops, 0));
-        }
+        let part = match &known {
+            Some(known) => Part::WorksFor { coordinator: known.coordinator, hops: known.hops },
+            None if self.coordinates(init.session) => Part::Asks,
+            None => Part::None,
+        };
+        part.answer(&coordinator, init.hops, self.terms().max_hops).map_err(|reason| declined(reason, 0))?;
         if known.is_none() && self.sessions.is_full(now) {
             return Err(declined(DeclineReason::Busy, BUSY_FOR));
         }
@@ -402,7 +398,8 @@ impl Serve {
             accept: init.accept.map(Into::into),
         };
         let now = Instant::now();
-        let session = Session::new(init.session, introduced.callee.clone(), file, addresses, now);
+        let callee = introduced.callee.clone();
+        let session = Session::new(init.session, callee, init.hops, file, addresses, now);
         let session = self
             .sessions
             .begin(session, now)

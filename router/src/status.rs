@@ -101,9 +101,12 @@ impl Sessions {
         room
     }
 
-    /// Whether this router coordinates that session, for a client or for another router.
+    /// Whether this router coordinates that session, for a client or for another router, or has done so lately for a client:
+    /// peers' peers may not know yet that it is over.
     pub fn has(&self, id: SessionId) -> bool {
-        self.lock().running.iter().any(|session| session.id == id)
+        let inner = self.lock();
+        let was_ours = |report: &SessionReport| report.id == id && report.coordinator.is_none();
+        inner.running.iter().any(|session| session.id == id) || inner.ended.iter().any(was_ours)
     }
 
     /// `session` is over.
@@ -126,5 +129,38 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is one call, so a panic elsewhere leaves nothing half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bamqp_core::http::validator::Validator;
+    use bamqp_core::limits::SLOT_BYTES;
+    use bamqp_core::time::Span;
+    use bamqp_core::transfer::OwnLink;
+
+    use super::*;
+    use crate::fetch::File;
+    use crate::session::Work;
+
+    #[test]
+    fn a_download_of_our_own_is_known_when_it_is_over() {
+        let file = File {
+            uri: "http://x/".into(),
+            total: 1_000,
+            validator: Validator::entity_tag(b"\"v\"").unwrap(),
+            user_agent: None,
+            accept: None,
+        };
+        let own = OwnLink { rate: 1_000, rtt: Span::ZERO, hold: 0 };
+        let (ours, other) = (SessionId([1; 16]), SessionId([2; 16]));
+        let work = Work::Response(0..1_000);
+        let session = Session::new(ours, Arc::new(file), work, 16 * SLOT_BYTES, own, Vec::new()).unwrap();
+        let sessions = Sessions::default();
+        assert!(!sessions.has(ours));
+        assert!(sessions.begin(&session, 1) && sessions.has(ours));
+        sessions.end(&session);
+        assert!(sessions.has(ours), "peers' peers may ask us for help with it");
+        assert!(!sessions.has(other));
     }
 }

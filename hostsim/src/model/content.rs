@@ -23,6 +23,17 @@ impl Content {
         Content { variant, altered: 0..0 }
     }
 
+    /// What a slot holds that holds this and `other`: what is altered in either.
+    fn mix(&mut self, other: &Content) {
+        let (one, two) = (&self.altered, &other.altered);
+        self.altered = match (one.is_empty(), two.is_empty()) {
+            (true, _) => two.clone(),
+            (_, true) => one.clone(),
+            _ => one.start.min(two.start)..one.end.max(two.end),
+        };
+        self.variant = self.variant.max(other.variant);
+    }
+
     /// The byte at an offset.
     pub fn byte(&self, at: u64) -> u8 {
         let mixed = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -34,25 +45,50 @@ impl Content {
 /// A buffer that remembers which bytes were read into it.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    /// Offsets into the file.
+    /// Positions, as the session counts them.
     pub range: Range<u64>,
+    /// Offset into the file of the first of them.
+    pub at: u64,
     /// Whose.
     pub content: Content,
 }
 
+impl Buffer {
+    /// An empty one, for position `start`, which stands for offset `at` of the file.
+    pub fn begin(start: u64, at: u64, content: Content) -> Buffer {
+        Buffer { range: start..start, at, content }
+    }
+
+    /// So many bytes more.
+    pub fn extend(&mut self, bytes: u64, content: &Content) {
+        self.range.end += bytes;
+        if self.content != *content {
+            self.content.mix(content);
+        }
+    }
+
+    /// Which bytes of the file it holds.
+    pub fn file(&self) -> Range<u64> {
+        self.at..self.at + (self.range.end - self.range.start)
+    }
+
+    /// The offset into the file of byte `index` of the slot; of the bytes that it holds.
+    fn offset(&self, index: usize) -> u64 {
+        (self.at + index as u64).saturating_sub(self.range.start % SLOT_BYTES as u64)
+    }
+}
+
 impl Slot for Buffer {
     fn copy(&self, at: usize, to: &mut [u8]) {
-        let first = self.range.start / SLOT_BYTES as u64 * SLOT_BYTES as u64 + at as u64;
-        to.iter_mut().zip(first..).for_each(|(byte, at)| *byte = self.content.byte(at));
+        to.iter_mut().zip(self.offset(at)..).for_each(|(byte, at)| *byte = self.content.byte(at));
     }
 
     fn differs(&self, other: &Self, range: Range<usize>) -> Option<usize> {
         if self.content == other.content {
             return None;
         }
-        let base = self.range.start / SLOT_BYTES as u64 * SLOT_BYTES as u64;
         let differs = |&i: &usize| {
-            let at = base + i as u64;
+            let at = self.offset(i);
             self.content.byte(at) != other.content.byte(at)
         };
         range.into_iter().find(differs)

@@ -9,6 +9,8 @@
 //!              ├▶ plans: what the literature would do on the same lines
 //!              ├▶ table: links that stay as they are
 //!              ├▶ scenarios: what each scheduling rule is worth
+//!              ├▶ promises: what routers should promise that pass work on
+//!              ├▶ topologies: who works for whom, in random neighbourhoods
 //!              └▶ detect: how often liars are found out
 //! ```
 
@@ -20,11 +22,13 @@ pub mod lines;
 pub mod once;
 pub mod options;
 pub mod plans;
+pub mod promises;
 pub mod random;
 pub mod reorder;
 pub mod scenarios;
 pub mod table;
 pub mod tcp;
+pub mod topologies;
 pub mod world;
 
 use std::process::ExitCode;
@@ -93,6 +97,23 @@ fn carry_out(options: &Options, seed: u64) -> bool {
         Task::Rules => {
             print!("{}", scenarios::table());
             true
+        }
+        Task::Promises => {
+            print!("{}", promises::table());
+            true
+        }
+        Task::Topologies(count) => {
+            let tally = topologies::run(count, seed, |number| {
+                if number.is_multiple_of(100) {
+                    eprint!("\r{number:>8} of {count} topologies");
+                }
+            });
+            eprintln!("\r{count:>8} of {count} topologies (seed {seed})");
+            print!("{}", tally.summary());
+            if options.run.json {
+                println!("{}", tally.json());
+            }
+            tally.violations.is_empty()
         }
         Task::Detect(sessions) => {
             let rows = detect::rows().count();

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use bamqp_core::time::{Instant, Span};
-use bamqp_core::transfer::{Fault as LaneFault, LaneKind, LaneState, Outcome};
+use bamqp_core::transfer::{Fault as LaneFault, LaneKind, LaneState, LaneView, Outcome};
 use bamqp_core::trust::Standing;
 
 use super::content::Tamper;
 use super::lines::Net;
 use super::options::Options;
 use super::tcp;
-use super::world::{Happening, Job, Result, World};
+use super::world::{self, Happening, Job, Result, World};
 use crate::fault::{Fault, router_name, variant_of};
-use crate::report::{Lane, Phase, Report};
+use crate::report::{Lane, PassedOn, Phase, Report};
 
 /// The result of one modelled download.
 #[derive(Clone, Debug)]
@@ -32,14 +32,16 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         inject(&mut world, fault);
     }
     // A session takes as many lanes as its window bears; the fastest are of the most use.
-    let mut peers: Vec<usize> = (1..world.net.lines.len()).collect();
+    let (routers, topology) = (world.net.lines.len(), &options.run.topology);
+    let mut peers = topology.heard_by(0, routers);
     peers.sort_by_key(|&i| std::cmp::Reverse(world.net.lines[i].rate));
     peers.truncate(bamqp_core::select::MAX_PEERS);
     if options.peers.is_none() {
         peers.sort_unstable();
     }
     let names: Vec<String> = peers.iter().map(|&i| router_name(i)).collect();
-    let mut job = Job::new(0, peers, 0..size, window);
+    let hears = (1..routers).map(|router| (router, topology.heard_by(router, routers))).collect();
+    let mut job = Job { hears, ..Job::new(0, peers, 0..size, window) };
     if options.tcp {
         // Receive buffers hold more than one bandwidth-delay product, queue included.
         let holds =
@@ -67,7 +69,7 @@ pub fn run(net: Net, options: &Options, window: usize, seed: u64) -> Modelled {
         faults: options.run.faults.iter().map(|fault| (fault.to_string(), faults_injected > 0)).collect(),
         faults_injected,
         lanes: lanes(&pooled, &names),
-        passed_on: Vec::new(),
+        passed_on: passed_on(&pooled),
         again: None,
         wrong: Vec::new(),
     };
@@ -203,12 +205,31 @@ fn phase(result: &Result, size: u64) -> Phase {
 
 fn lanes(result: &Result, peers: &[String]) -> Vec<Lane> {
     let mut peers = peers.iter();
-    let lane = |lane: &bamqp_core::transfer::LaneView| Lane {
-        name: match lane.kind {
-            LaneKind::Original => "A original".into(),
-            LaneKind::Own => "A own".into(),
-            LaneKind::Peer => peers.next().cloned().unwrap_or_default(),
-        },
+    let name = |lane: &LaneView| match lane.kind {
+        LaneKind::Original => "A original".into(),
+        LaneKind::Own => "A own".into(),
+        LaneKind::Peer => peers.next().cloned().unwrap_or_default(),
+    };
+    let names: Vec<String> = result.lanes.iter().map(name).collect();
+    names.into_iter().zip(&result.lanes).map(|(name, lane)| reported(name, lane)).collect()
+}
+
+/// What each router had its own peers do, until the end of the connection that asked it.
+fn passed_on(result: &Result) -> Vec<PassedOn> {
+    let lane = |(line, lane): &(usize, LaneView)| {
+        let own = if lane.kind == LaneKind::Own { " own" } else { "" };
+        reported(format!("{}{own}", router_name(*line)), lane)
+    };
+    let of = |by: &world::PassedOn| PassedOn {
+        router: router_name(by.line),
+        lanes: by.lanes.iter().map(lane).collect(),
+    };
+    result.passed_on.iter().map(of).collect()
+}
+
+fn reported(name: String, lane: &LaneView) -> Lane {
+    Lane {
+        name,
         bytes: lane.stats.bytes,
         requests: lane.stats.requests,
         timeouts: lane.stats.timeouts,
@@ -226,6 +247,5 @@ fn lanes(result: &Result, peers: &[String]) -> Vec<Lane> {
             LaneState::Dismissed => "done".into(),
             LaneState::Left(why) => format!("left: {why}"),
         },
-    };
-    result.lanes.iter().map(lane).collect()
+    }
 }

@@ -9,7 +9,7 @@ use crate::args;
 pub const HELP: &str = "\
 hostsim model: the same core under a virtual clock; the same seed gives the same result
 
-  --links LIST --rtt LIST --size SIZE --window SIZE --fault FAULT --seed N --json
+  --links LIST --rtt LIST --size SIZE --window SIZE --topology T --fault FAULT --seed N --json
                   as for hostsim run; size 64MiB if not given
   --peers N       a neighbourhood of N peers (1 to 100) with random links instead of --links
   --hours H       H hours (0.01 to 100) in which each household starts downloads now and then, and links get
@@ -21,6 +21,9 @@ hostsim model: the same core under a virtual clock; the same seed gives the same
   --newcomers     peers without a record, which are checked most closely; else they have a clean one
   --table         how much of the links' sum a download gets, for many kinds of links that stay as they are
   --rules         downloads over TCP, and what each scheduling rule is worth
+  --promises      what a router should promise that passes work on to its own peers
+  --topologies N  N random neighbourhoods in which routers pass a session on, lose each other and ask again: nobody may work
+                  for two others, nor in a circle, nor too far away
 
 Exit code: 0 if every download ended as it should, 1 if not, 2 for wrong arguments.
 ";
@@ -41,6 +44,10 @@ pub enum Task {
     Table,
     /// What each scheduling rule is worth.
     Rules,
+    /// The table of promises.
+    Promises,
+    /// So many random topologies.
+    Topologies(u64),
     /// The table of liars that are found out, with so many sessions a row.
     Detect(u64),
 }
@@ -85,12 +92,23 @@ impl Options {
         let tcp = args.contains("--tcp");
         let plan = args.contains("--plan").then_some(Task::Plan);
         let table = args.contains("--table").then_some(Task::Table);
+        let promises = args.contains("--promises").then_some(Task::Promises);
+        const TOPOLOGIES: &str = "--topologies: expected 1 to 10000000";
+        let topologies: Option<u64> =
+            args.opt_value_from_str("--topologies").map_err(|_| TOPOLOGIES.to_string())?;
+        if topologies.is_some_and(|n| !(1..=10_000_000).contains(&n)) {
+            return Err(TOPOLOGIES.into());
+        }
+        let topologies = topologies.map(Task::Topologies);
         let rules = args.contains("--rules").then_some(Task::Rules);
-        let tasks = [hours.map(Task::Hours), plan, table, rules, detect];
+        let tasks = [hours.map(Task::Hours), plan, table, rules, detect, promises, topologies];
         let mut tasks = tasks.into_iter().flatten();
         let task = tasks.next().unwrap_or(Task::Once);
         if tasks.next().is_some() {
-            return Err("--hours, --plan, --table, --rules, --detect: expected one of them".into());
+            return Err(
+                "--hours, --plan, --table, --rules, --detect, --promises, --topologies: expected one of them"
+                    .into(),
+            );
         }
         let sized = args.clone().contains("--size");
         let linked = args.clone().contains("--links");

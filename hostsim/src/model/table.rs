@@ -143,6 +143,7 @@ pub fn table() -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-fn decimal(thousandths: u64) -> String {
+/// A number of thousandths.
+pub(super) fn decimal(thousandths: u64) -> String {
     format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000)
 }

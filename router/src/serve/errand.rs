@@ -531,7 +531,7 @@ mod tests {
         };
         let addresses = Addresses::from_slice(addresses).unwrap();
         let id = SessionId([1; 16]);
-        Arc::new(Session::new(id, callee(1, id), file, addresses, Instant::now()))
+        Arc::new(Session::new(id, callee(1, id), 0, file, addresses, Instant::now()))
     }
 
     fn accounts() -> (Arc<Uplink>, Usage) {

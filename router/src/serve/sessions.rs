@@ -25,6 +25,8 @@ pub struct Session {
     pub id: SessionId,
     /// Whose it is; nobody else may use it.
     pub coordinator: Fingerprint,
+    /// How many routers it had passed.
+    pub hops: u8,
     /// What is fetched.
     pub file: Arc<File>,
     /// Where from: checked after resolving.
@@ -45,11 +47,18 @@ struct State {
 
 impl Session {
     /// A session that was asked for `now`.
-    pub fn new(id: SessionId, callee: Callee, file: File, addresses: Addresses, now: Instant) -> Session {
+    pub fn new(
+        id: SessionId,
+        callee: Callee,
+        hops: u8,
+        file: File,
+        addresses: Addresses,
+        now: Instant,
+    ) -> Session {
         let coordinator = callee.coordinator();
         let links = Links::AFTER_INIT;
         let state = Mutex::new(State { callee, links, served: Summary::new(), heard: now, address: 0 });
-        Session { id, coordinator, file: Arc::new(file), addresses, state }
+        Session { id, coordinator, hops, file: Arc::new(file), addresses, state }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,7 +119,7 @@ impl Session {
 
     fn is_same(&self, other: &Session) -> bool {
         let (one, two) = (&self.file, &other.file);
-        self.coordinator == other.coordinator
+        (self.coordinator, self.hops) == (other.coordinator, other.hops)
             && (&one.uri, one.total, &one.validator) == (&two.uri, two.total, &two.validator)
     }
 
@@ -169,9 +178,8 @@ impl Sessions {
         self.lock(now).iter().find(|session| session.id == id).cloned()
     }
 
-    /// Enters a session, or finds it again if the same coordinator means the same file by it; then its keys are those of
-    /// the new INIT. The one that was
-    /// silent for longest of those that no connection works for makes room.
+    /// Enters a session, or finds it again if the same coordinator means the same file by it, over as many routers; then its
+    /// keys are those of the new INIT. The one that was silent for longest of those that no connection works for makes room.
     ///
     /// # Errors
     /// [`DeclineReason::DuplicateSession`] or [`DeclineReason::Busy`].
@@ -224,7 +232,7 @@ mod tests {
             accept: None,
         };
         let id = SessionId([id; 16]);
-        Session::new(id, callee(coordinator, id), file, Addresses::new(), now)
+        Session::new(id, callee(coordinator, id), 0, file, Addresses::new(), now)
     }
 
     #[test]
