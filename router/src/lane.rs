@@ -126,7 +126,11 @@ impl Lane {
                 let file = self.session.file.clone();
                 let fetcher = Fetcher::joined(file, source, joined.socket, joined.link);
                 self.connections[0] = Some(Box::new(fetcher));
-                LaneEvent::Ready { rate: joined.bandwidth / 8, hold: joined.hold }
+                // It may promise more than it has shown: its peers' links, which may not be to be had.
+                let (promised, key) = (joined.bandwidth / 8, self.shared.peers.key(peer));
+                let shown = key.and_then(|key| self.shared.trust.prospect(key).rate);
+                let rate = shown.map_or(promised, |shown| shown.min(promised));
+                LaneEvent::Ready { rate, hold: joined.hold }
             }
             Err(why) => LaneEvent::Failed { slot: None, why },
         }

@@ -188,6 +188,11 @@ impl Peers {
         self.entries.iter().filter(move |entry| !is_there(entry))
     }
 
+    /// The key of peer number `peer`.
+    pub fn key(&self, peer: usize) -> Option<Fingerprint> {
+        self.entries.get(peer).map(|entry| entry.key)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
