@@ -224,7 +224,10 @@ fn passed_on(street: &Neighbourhood, number: usize) -> Option<PassedOn> {
     let is_it = |session: &SessionReport| session.target == url && session.coordinator.is_some();
     let session = street.sessions(number).into_iter().rfind(is_it)?;
     let lanes = lanes(&session, number).into_iter().filter(|lane| !lane.name.ends_with("original"));
-    Some(PassedOn { router: router_name(number), lanes: lanes.collect() })
+    let lanes: Vec<Lane> = lanes.collect();
+    // Where the coordinator has asked them all itself nobody is left to help.
+    let has_help = lanes.iter().any(|lane| lane.bytes > 0 && !lane.name.contains(' '));
+    has_help.then(|| PassedOn { router: router_name(number), lanes })
 }
 
 fn lanes(session: &SessionReport, router: usize) -> Vec<Lane> {
