@@ -90,7 +90,6 @@ impl Multipart {
         if dashes != Some(b"--") || data.get(start + 2..delimiter) != Some(&self.boundary[..]) {
             return Err(Malformed);
         }
-        self.begun = true;
         if rest.starts_with(b"--") {
             return Ok(Step::End);
         }
@@ -104,6 +103,7 @@ impl Multipart {
         let mut ranges = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("Content-Range"));
         match (ranges.next().and_then(|field| ContentRange::parse(field.value)), ranges.next()) {
             (Some(ContentRange::Bytes(range, Some(total))), None) if total == self.total => {
+                self.begun = true; // not before: what is incomplete is looked at again from its beginning
                 Ok(Step::Part(delimiter + 2 + length, range))
             }
             _ => Err(Malformed),
