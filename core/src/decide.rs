@@ -16,7 +16,7 @@ use crate::http::response::Response;
 use crate::http::target::Uri;
 use crate::http::validator::{NoValidator, Validator};
 use crate::lesson::Lesson;
-use crate::limits::MAX_URI_BYTES;
+use crate::limits::{MAX_FILE_BYTES, MAX_URI_BYTES};
 use crate::message::chunk::ChunkDigest;
 use crate::plan::{bytes_in, time_for};
 use crate::time::Span;
@@ -97,6 +97,9 @@ fn pool(
     let length = range.end.saturating_sub(range.start);
     if length < now.min_size || length == 0 {
         return Err(Relay::TooSmall);
+    }
+    if total > MAX_FILE_BYTES {
+        return Err(Relay::TooLarge);
     }
     if now.peers == 0 {
         return Err(Relay::NoPeers);
@@ -242,6 +245,8 @@ pub enum Relay {
     Destination,
     /// Fewer bytes than the least that is pooled.
     TooSmall,
+    /// The file is larger than [`MAX_FILE_BYTES`].
+    TooLarge,
     /// No peer can be asked now.
     NoPeers,
     /// The own link would be done before a peer could begin.
@@ -272,6 +277,7 @@ impl fmt::Display for Relay {
             Relay::Address(why) => return write!(f, "not for peers: {why}"),
             Relay::Destination => "the name does not lead where the client was going",
             Relay::TooSmall => "smaller than min_size",
+            Relay::TooLarge => "larger than any file",
             Relay::NoPeers => "no peer can be asked",
             Relay::SoonDone => "done before a peer could begin",
             Relay::FastEnough => "the own link is fast enough",

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use heapless::Deque;
 
-use crate::limits::{MAX_PIECES, SLOT_BYTES};
+use crate::limits::{MAX_FILE_BYTES, MAX_PIECES, SLOT_BYTES};
 
 const SLOT: u64 = SLOT_BYTES as u64;
 
@@ -67,7 +67,7 @@ impl Layout {
     }
 
     /// These bytes of the file come next; slots before `next` are not needed any more. False if there are too many pieces
-    /// already, or none may be added, or there are no bytes.
+    /// already, or none may be added, or there are no bytes, or more than [`MAX_FILE_BYTES`] with all before.
     pub fn add(&mut self, file: Range<u64>, next: u64) -> bool {
         if !self.grows || file.is_empty() {
             return false;
@@ -76,8 +76,12 @@ impl Layout {
         if self.pieces.is_full() && self.pieces.front().is_some_and(|piece| piece.slots().end <= next) {
             self.pieces.pop_front();
         }
-        let start = self.end * SLOT;
-        let piece = Piece { positions: start..start + (file.end - file.start), at: file.start };
+        let start = self.end.saturating_mul(SLOT);
+        let last = start.saturating_add(file.end - file.start);
+        if last > MAX_FILE_BYTES {
+            return false;
+        }
+        let piece = Piece { positions: start..last, at: file.start };
         let end = piece.slots().end;
         let added = self.pieces.push_back(piece).is_ok();
         if added {

@@ -4,6 +4,13 @@
 /// Bytes of one slot: the unit of buffer and of accounting (DESIGN section 5).
 pub const SLOT_BYTES: usize = 16 * 1024;
 
+/// Largest file that is pooled: positions, and sums of a few of them, are numbers of 64 bits. No disk is as large.
+pub const MAX_FILE_BYTES: u64 = 1 << 60;
+
+/// Most bytes that one CHUNK asks for. What has begun is finished even where a quota is used up meanwhile. 128 times what
+/// our own coordinators ask for.
+pub const MAX_CHUNK_BYTES: u64 = 128 * MAX_CHUNK_SLOTS * SLOT_BYTES as u64;
+
 /// Most bytes of a request or response head that the household's side accepts; one buffer per connection.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 

@@ -164,6 +164,7 @@ fn responses_that_are_relayed() {
     assert_eq!(answered("Content-Length: 5000\r\n"), Relay::Validator(NoValidator::Missing));
     assert_eq!(answered("Content-Length: 5000\r\nETag: W/\"v\"\r\n"), Relay::Validator(NoValidator::Weak));
     assert_eq!(answered("Content-Length: 0\r\nETag: \"v\"\r\n"), Relay::TooSmall);
+    assert_eq!(answered("Content-Length: 18446744073709551615\r\nETag: \"v\"\r\n"), Relay::TooLarge);
     for status in [203, 204, 302, 404, 416] {
         assert_eq!(Case { status, ..plain() }.relay(), Relay::Status(status));
     }

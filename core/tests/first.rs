@@ -56,8 +56,13 @@ fn first(head: &[u8]) -> Option<First<'_>> {
     first_of(&init, &request, head, key, CHALLENGE, &mut [0; FIRST_BUFFER_BYTES])
 }
 
+/// An INIT of router 2.
 fn verified(init: &Init<'_>) -> Result<(), SignatureError> {
-    verify_first(init, &mut [0; FIRST_BUFFER_BYTES])
+    verified_from(2, init)
+}
+
+fn verified_from(asker: u8, init: &Init<'_>) -> Result<(), SignatureError> {
+    verify_first(init, identity(asker).fingerprint(), &mut [0; FIRST_BUFFER_BYTES])
 }
 
 #[test]
@@ -77,7 +82,10 @@ fn it_is_verified_two_hops_on_and_goes_on_unchanged() {
     assert_eq!(again, Some(first));
     let on = Init { hops: 2, recipient: four.fingerprint(), ..at_three.clone() };
     let on = sealed(&three, &four, &on);
-    assert_eq!(verified(&parsed(&on).1), Ok(()));
+    let (_, on) = parsed(&on);
+    assert_eq!(verified_from(3, &on), Ok(()));
+    // Router 3 can't say that router 1 asked it and not router 2.
+    assert_eq!(verified_from(3, &Init { hops: 1, ..on }), Err(SignatureError::Mismatch));
     assert_eq!(first.to_string(), format!("{} asked {}", one.fingerprint(), two.fingerprint()));
 }
 

@@ -1,7 +1,7 @@
 //! Slots, positions and bytes of the file, against a list of every byte.
 
 use bamqp_core::layout::Layout;
-use bamqp_core::limits::{MAX_PIECES, SLOT_BYTES};
+use bamqp_core::limits::{MAX_FILE_BYTES, MAX_PIECES, SLOT_BYTES};
 use proptest::prelude::*;
 
 const SLOT: u64 = SLOT_BYTES as u64;
@@ -30,6 +30,16 @@ fn what_is_delivered_makes_room_for_more() {
     assert_eq!(layout.file(layout.extent(last)), 7..8);
     assert!(!layout.add(3..3, last), "there are no bytes");
     assert!(!Layout::of(0..SLOT).add(0..SLOT, 1), "a range does not grow");
+}
+
+#[test]
+fn positions_do_not_run_out_of_their_numbers() {
+    let mut layout = Layout::growing();
+    assert!(!layout.add(0..u64::MAX, 0));
+    assert!(layout.add(0..MAX_FILE_BYTES, 0));
+    let end = layout.end();
+    assert!(!layout.add(5..6, 0));
+    assert_eq!(layout.end(), end);
 }
 
 proptest! {

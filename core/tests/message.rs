@@ -137,6 +137,7 @@ fn init_names_the_field_that_is_wrong() {
         ("BAMQP-Size: 12345\r\n", "", Missing("BAMQP-Size")),
         ("12345", "0", Malformed("BAMQP-Size")),
         ("12345", "+5", Malformed("BAMQP-Size")),
+        ("12345", "18446744073709551615", Malformed("BAMQP-Size")),
         ("BAMQP-Hops: 0", "BAMQP-Hops: 256", Malformed("BAMQP-Hops")),
         ("BAMQP-Hops: 0", "BAMQP-Hops: 0\r\nBAMQP-Hops: 0", Malformed("BAMQP-Hops")),
         ("http://a", "https://a", Malformed("BAMQP-Target")),

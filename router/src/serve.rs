@@ -372,7 +372,7 @@ impl Serve {
         terms.keyring.count(tally);
         verified.map_err(No::Refuse)?;
         if init.first.is_some() {
-            verify_first(init, &mut vec![0; FIRST_BUFFER_BYTES])
+            verify_first(init, coordinator, &mut vec![0; FIRST_BUFFER_BYTES])
                 .map_err(|_| No::Refuse(Refusal::BadSignature))?;
         }
         let addresses = match known {
@@ -495,6 +495,15 @@ mod tests {
 
     /// A peer's side of a session of the coordinator with this seed.
     pub fn callee(coordinator: u8, session: SessionId) -> Callee {
+        introduced(coordinator, session).0
+    }
+
+    /// What it has passed on of that session.
+    pub fn commission(coordinator: u8, session: SessionId) -> Commission {
+        introduced(coordinator, session).1
+    }
+
+    fn introduced(coordinator: u8, session: SessionId) -> (Callee, Commission) {
         let (us, them) =
             (Identity::from_seed([99; 32]).unwrap(), Identity::from_seed([coordinator; 32]).unwrap());
         let init = Init {
@@ -518,7 +527,10 @@ mod tests {
         let (request, _) = Request::parse(&buffer[..length]).unwrap().unwrap();
         let find = |_| Some(&at_us);
         let me = us.fingerprint();
-        Introduced::by(&request, &init, me, Some(&challenge), find, &mut tally).unwrap().callee
+        let introduced = Introduced::by(&request, &init, me, Some(&challenge), find, &mut tally).unwrap();
+        let key = *them.public_key();
+        let commission = Commission::of(&init, &request, &buffer[..length], key, challenge).unwrap();
+        (introduced.callee, commission)
     }
 
     /// A request at this place.

@@ -78,7 +78,7 @@ pub fn check(event: &InitEvent<'_>, owner: Fingerprint, buffer: &mut [u8]) -> Re
     }
     verify_init(&request, &event.key).map_err(Mismatch::Signature)?;
     if init.first.is_some() {
-        verify_first(&init, room).map_err(Mismatch::First)?;
+        verify_first(&init, Fingerprint::of(&event.key), room).map_err(Mismatch::First)?;
     }
     countersigned(&request).map_err(Mismatch::Signature)
 }

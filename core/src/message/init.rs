@@ -10,7 +10,7 @@ use crate::http::response::Response;
 use crate::http::target::Uri;
 use crate::http::validator::Validator;
 use crate::http::write::HeadWriter;
-use crate::limits::MAX_URI_BYTES;
+use crate::limits::{MAX_FILE_BYTES, MAX_URI_BYTES};
 
 /// `POST /INIT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl<'b> Init<'b> {
 
     pub(super) fn parse(fields: &Fields<'b>) -> Result<Init<'b>, MessageError> {
         let size = required_number(fields, "BAMQP-Size")?;
-        if size == 0 {
+        if size == 0 || size > MAX_FILE_BYTES {
             return Err(MessageError::Malformed("BAMQP-Size"));
         }
         let hops = required_number(fields, "BAMQP-Hops")?;

@@ -29,13 +29,17 @@ fn put_together<'b>(init: &Init<'_>, first: &First<'_>, buffer: &'b mut [u8]) ->
     Ok(buffer.get(..length).unwrap_or_default())
 }
 
-/// Whether the first coordinator signed what `init` asks for. Costs one Ed25519 operation. `buffer` has
+/// Whether the first coordinator signed what `init` asks for, which is from the router `asker`: if that one says that it was
+/// asked by the first coordinator itself, it must be the one that was asked. Costs one Ed25519 operation. `buffer` has
 /// [`FIRST_BUFFER_BYTES`].
 ///
 /// # Errors
 /// [`SignatureError::Missing`] if nothing of it travels along, else what is wrong with it.
-pub fn verify_first(init: &Init<'_>, buffer: &mut [u8]) -> Result<(), SignatureError> {
+pub fn verify_first(init: &Init<'_>, asker: Fingerprint, buffer: &mut [u8]) -> Result<(), SignatureError> {
     let first = init.first.as_ref().ok_or(SignatureError::Missing)?;
+    if init.hops == 1 && first.recipient != asker {
+        return Err(SignatureError::Mismatch);
+    }
     let head = put_together(init, first, buffer).map_err(|_| SignatureError::Malformed)?;
     match Request::parse(head) {
         Ok(Some((request, _))) => verify_init(&request, &first.key),

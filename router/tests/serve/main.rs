@@ -8,6 +8,7 @@ mod origin;
 
 use std::time::Duration;
 
+use bamqp_core::limits::MAX_CHUNK_BYTES;
 use bamqp_core::message::Fingerprint;
 use bamqp_core::message::feedback::{Feedback, Part, Verdict};
 use bamqp_core::message::hello::Hello;
@@ -402,6 +403,9 @@ fn unknown_sessions_and_bad_ranges_are_refused_and_the_connection_goes_on() {
     line.ask(id(1), TOTAL - 100..TOTAL + 1);
     assert_eq!(line.chunk(0..1, TOTAL), Err(DropReason::BadRange));
     assert_eq!(line.end(id(2)), Err(DropReason::UnknownSession));
+    line.init(id(3), &origin.uri(), 1 << 50).unwrap();
+    line.ask(id(3), 0..MAX_CHUNK_BYTES + 1);
+    assert_eq!(line.chunk(0..1, TOTAL), Err(DropReason::BadRange));
     line.ask(id(1), TOTAL - 100..TOTAL);
     assert_eq!(line.chunk(TOTAL - 100..TOTAL, TOTAL), Ok(bytes(TOTAL - 100..TOTAL)));
 }

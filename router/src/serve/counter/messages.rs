@@ -10,6 +10,7 @@ use bamqp_core::http::body::BodyLength;
 use bamqp_core::http::forward::keeps_alive;
 use bamqp_core::http::request::Request;
 use bamqp_core::ledger::evidence::is_plain;
+use bamqp_core::limits::MAX_CHUNK_BYTES;
 use bamqp_core::message::chunk::{Chunk, ChunkDigest};
 use bamqp_core::message::drop::Drop;
 use bamqp_core::message::feedback::{self, Feedback, Verdict};
@@ -124,7 +125,8 @@ impl<'a> Counter<'a> {
     fn chunk(&mut self, request: &Request<'_>, chunk: &Chunk) -> Result<Handled, End> {
         let found = self.serve.sessions.find(chunk.session, Instant::now());
         let Some(session) = found else { return self.unknown(chunk.session) };
-        let is_within = chunk.range.end <= session.file.total;
+        let length = chunk.range.end.saturating_sub(chunk.range.start);
+        let is_within = chunk.range.end <= session.file.total && length <= MAX_CHUNK_BYTES;
         let known = self.errand.as_ref().filter(|errand| Arc::ptr_eq(&errand.session, &session));
         // A request is checked once: its number can't come again.
         match known {
