@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use bamqp_core::http::request::Request;
+use bamqp_core::signature::{FIRST_BUFFER_BYTES, first_of};
 use bamqp_router::keys::base64_encode;
 
 use super::against::pair;
@@ -138,5 +140,24 @@ fn writes_the_sample_log() {
         ledger.append_chunk(SessionId([session; 16]), 0..100).unwrap();
         ledger.end_session(SessionId([session; 16]));
     }
-    append_session(&ledger, 9, &[(coordinator().fingerprint(), [3; 32])]);
+    // One that another router has asked the coordinator for.
+    let (first, coordinator) = (KeyPair::from_seed([9; 32]), coordinator());
+    let identity = |pair: &KeyPair| Identity::from_seed(*pair.seed()).unwrap();
+    let uri = uri(6);
+    let asked = init(6, &uri, coordinator.fingerprint());
+    let challenge = Challenge { log_head: [4; 32], random: [6; 16] };
+    let to_coordinator = identity(&first).agree(coordinator.public()).unwrap();
+    let head = sealed(&identity(&first), &to_coordinator, &asked, challenge.log_head);
+    let (request, _) = Request::parse(&head).unwrap().unwrap();
+    let mut buffer = vec![0; FIRST_BUFFER_BYTES];
+    let first = first_of(&asked, &request, &head, *first.public(), challenge, &mut buffer).unwrap();
+    let passed = Init { hops: 1, first: Some(first), ..init(6, &uri, owner().fingerprint()) };
+    let to_owner = identity(&coordinator).agree(owner().public()).unwrap();
+    let passed = sealed(&identity(&coordinator), &to_owner, &passed, ledger.head());
+    append_init_as(&ledger, 6, &uri, &passed).unwrap();
+    append_session(&ledger, 9, &[(coordinator.fingerprint(), [3; 32])]);
+    drop(ledger);
+    let files = fs::read_dir(config.log_dir).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|e| e == "log")).collect();
+    assert_eq!(check(&files, &[]).unwrap().inits, 6);
 }

@@ -94,22 +94,28 @@ fn init_head(session: u8, log_head: [u8; 32]) -> Vec<u8> {
         (identity, peer)
     });
     let (identity, peer) = &*IDENTITY;
-    let uri = uri(session);
-    let init = Init {
+    sealed(identity, peer, &init(session, &uri(session), owner().fingerprint()), log_head)
+}
+
+fn init(session: u8, uri: &str, recipient: Fingerprint) -> Init<'_> {
+    Init {
         session: SessionId([session; 16]),
-        target: Uri::parse(&uri).unwrap(),
+        target: Uri::parse(uri).unwrap(),
         size: 100_000_000,
         validator: Validator::entity_tag(b"\"a\\b\"").unwrap(),
         hops: 0,
-        recipient: owner().fingerprint(),
+        recipient,
         first: None,
         user_agent: Some(b"test\\1"),
         accept: None,
-    };
+    }
+}
+
+fn sealed(identity: &Identity, peer: &Neighbour, init: &Init<'_>, log_head: [u8; 32]) -> Vec<u8> {
     let mut buffer = vec![0; 4096];
     let mut head = HeadWriter::new(&mut buffer);
     init.write(&mut head, &"10.77.0.2:7733");
-    let challenge = Challenge { log_head, random: [session; 16] };
+    let challenge = Challenge { log_head, random: [init.session.0[0]; 16] };
     let (length, ..) = identity.seal_init(head, &init, peer, &challenge, &mut Tally::default()).unwrap();
     buffer.truncate(length);
     buffer
