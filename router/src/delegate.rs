@@ -48,8 +48,9 @@ impl Delegation {
     /// Asks our peers to help with a session that we take part in. `None` if that is not to be: nobody can help, or it would
     /// take the place of a download of our own household.
     pub fn begin(shared: &Arc<Shared>, of: &served::Session, commission: Commission) -> Option<Delegation> {
-        let most = usize::from(shared.budget.counts.sessions);
-        if !shared.sessions.has_room(most.saturating_sub(1)) {
+        // One place stays free for our own household.
+        let most = usize::from(shared.budget.counts.sessions).saturating_sub(1);
+        if !shared.sessions.has_room_for(of.id, most) {
             return None;
         }
         let offered = shared.uplink.offer().rate().filter(|rate| *rate > 0);
@@ -78,14 +79,12 @@ impl Delegation {
         let source = Source::Origin { address, from, via, uplink: Some(shared.uplink.clone()) };
         coordinate::start(shared, &session, LaneId::OWN, Link::Own(source));
         coordinate::start_peers(shared, &session);
-        Some(Delegation {
-            shared: shared.clone(),
-            session,
-            held: None,
-            event: ClientEvent::Idle,
-            again: None,
-            counted: 0,
-        })
+        Some(Delegation::of(shared.clone(), session))
+    }
+
+    /// Gives out what a session brings whose lanes others have set going.
+    pub(crate) fn of(shared: Arc<Shared>, session: Arc<Session>) -> Delegation {
+        Delegation { shared, session, held: None, event: ClientEvent::Idle, again: None, counted: 0 }
     }
 
     /// What we and our peers together can be expected to bring, in bits per second, if our own link brings `own`.

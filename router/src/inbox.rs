@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use crate::net::{self, Moved};
 
 /// Most bytes that one read takes. A head is read in such steps, so that no more of a body comes along and has to
-/// be copied in user space (issue 2: at most 2 KiB per response).
+/// be copied in user space (at most 2 KiB per response).
 pub const STEP_BYTES: usize = 2 * 1024;
 
 /// Bytes that are set aside for what most heads take; a head between routers never takes more.

@@ -58,7 +58,8 @@ impl Lane {
                         self.wait(None, Some(until));
                     }
                 }
-                self.join(peer)
+                // Whoever asks us and goes away at once gets nobody else asked.
+                if self.session.outcome().is_none() { self.join(peer) } else { LaneEvent::Idle }
             }
             _ => LaneEvent::Idle,
         };

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bamqp_core::lesson::Lesson;
 use bamqp_core::message::{Fingerprint, SessionId};
@@ -70,6 +70,8 @@ pub struct Session {
     joined: Mutex<Vec<(Fingerprint, [u8; 32])>>,
     lanes: Vec<LaneSide>,
     client: Waker,
+    /// Goes with it.
+    presence: Arc<()>,
 }
 
 /// What a lane's thread shares with others besides the state machine.
@@ -126,6 +128,7 @@ impl Session {
                 joined: Mutex::default(),
                 lanes,
                 client,
+                presence: Arc::default(),
             }))
         };
         // The threads that serve clients have small stacks, and keep what they touched.
@@ -171,6 +174,11 @@ impl Session {
             self.wake(wake);
         }
         wake.is_some()
+    }
+
+    /// Tells whether it is still there, without keeping its memory as a [`std::sync::Weak`] of the session would.
+    pub fn presence(&self) -> Weak<()> {
+        Arc::downgrade(&self.presence)
     }
 
     /// A peer takes part; its last INIT countersigned this head of its ledger.

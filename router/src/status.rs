@@ -6,7 +6,7 @@ pub mod views;
 
 use core::ops::Range;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bamqp_core::message::{Fingerprint, SessionId};
 
@@ -82,6 +82,8 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Inner {
     running: Vec<Arc<Session>>,
+    /// Of those that are over, and whose lanes' threads have still to notice, so that they take memory.
+    leaving: Vec<Weak<()>>,
     ended: VecDeque<SessionReport>,
 }
 
@@ -89,6 +91,13 @@ impl Sessions {
     /// Whether fewer than `most` are under way: worth taking memory for one more.
     pub fn has_room(&self, most: usize) -> bool {
         self.lock().running.len() < most
+    }
+
+    /// The same for another router's: those count, too, that are over and still take memory, and one of its name.
+    pub fn has_room_for(&self, other: SessionId, most: usize) -> bool {
+        let inner = self.lock();
+        let leaving = inner.leaving.iter().filter(|presence| presence.strong_count() > 0).count();
+        inner.running.len() + leaving < most && inner.running.iter().all(|session| session.id != other)
     }
 
     /// `session` begins, unless `most` are under way already.
@@ -114,6 +123,8 @@ impl Sessions {
         let report = session.report();
         let mut inner = self.lock();
         inner.running.retain(|other| !Arc::ptr_eq(other, session));
+        inner.leaving.retain(|presence| presence.strong_count() > 0);
+        inner.leaving.push(session.presence());
         if inner.ended.len() == REMEMBERED {
             inner.ended.pop_front();
         }

@@ -148,7 +148,7 @@ impl Uplink {
                 None => (!is_lab).then_some(look_again),
             };
             if net::poll(&mut [PollFd::new(&self.changed, PollFlags::IN)], until).is_err() {
-                return;
+                std::thread::sleep(WHILE_HELPING); // the system has no memory now
             }
             if self.changed.drain() {
                 next = next.min(Instant::now() + WHILE_HELPING);
@@ -246,7 +246,11 @@ impl Uplink {
             let bytes = (pace / 4).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
             let _ = net::set_receive_buffer(&**socket, usize::try_from(bytes).unwrap_or(usize::MAX));
         }
+        let is_watched = self.lock().interface.is_some();
         let mut streams = self.lock_streams();
+        if !is_watched {
+            streams.retain(|fetch| fetch.socket.strong_count() > 0); // nobody else looks at them
+        }
         if streams.is_empty() {
             self.changed.poke();
         }
@@ -333,5 +337,26 @@ fn place(config: &Config) -> Place {
         counters: config.helping.wan_counters.clone(),
         interface: config.helping.wan_interface.clone(),
         is_lab: is_lab && config.helping.wan_interface.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn connections_that_are_gone_do_not_pile_up_where_no_line_is_watched() {
+        let uplink = Uplink::new(&Config::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let kept = connect();
+        uplink.add(&kept);
+        for _ in 0..100 {
+            uplink.add(&connect());
+        }
+        assert!(uplink.lock_streams().len() <= 2);
+        assert!(uplink.lock_streams().iter().any(|fetch| fetch.socket.upgrade().is_some()));
     }
 }

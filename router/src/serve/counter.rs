@@ -179,7 +179,7 @@ impl<'a> Counter<'a> {
             if self.serve.uplink.is_withdrawn()
                 && let Some(errand) = &mut self.errand
             {
-                errand.withdraw();
+                errand.withdraw(DropReason::Busy);
             }
             if let Some(bytes) = self.outbox.get(self.unsent.clone()).filter(|bytes| !bytes.is_empty()) {
                 match net::write(&self.socket, bytes).map_err(End::Io)? {
@@ -217,6 +217,9 @@ impl<'a> Counter<'a> {
                     let (session, callee) = (errand.session.id, errand.callee.clone());
                     let retry_after = match reason {
                         DropReason::Busy => self.serve.uplink.withdrawn_for().unwrap_or(BUSY_FOR),
+                        DropReason::Quota => {
+                            self.serve.usage.check(errand.session.coordinator).err().unwrap_or(0)
+                        }
                         _ => 0,
                     };
                     let drop = Drop { session, reason, retry_after };

@@ -187,7 +187,7 @@ impl<'a> Errand<'a> {
         }
         // When none of them takes part any more, we work alone.
         let pooled = self.failed.is_none() && self.pool.as_mut().is_some_and(|pool| pool.ask(range.clone()));
-        if !pooled && self.due.iter().all(|due| due.via == Via::Origin) && !self.pool_holds() {
+        if !pooled && self.due.iter().all(|due| due.via == Via::Origin) {
             self.let_pool_go();
         }
         let via = if pooled { Via::Pool } else { Via::Origin };
@@ -213,10 +213,6 @@ impl<'a> Errand<'a> {
     /// Whether something was fetched and not given out yet.
     pub fn holds_bytes(&self) -> bool {
         !self.held().is_empty()
-    }
-
-    fn pool_holds(&self) -> bool {
-        self.pool.as_ref().is_some_and(|pool| !pool.held().is_empty())
     }
 
     fn held(&self) -> &[u8] {
@@ -253,6 +249,10 @@ impl<'a> Errand<'a> {
                 self.failed = None;
                 return Step::Idle;
             };
+            // What has begun is finished; no more begins.
+            if self.left.is_none() && self.way.usage.check(self.session.coordinator).is_err() {
+                self.withdraw(DropReason::Quota);
+            }
             if let Some(reason) = self.failed {
                 return self.give_up(&chunk, request, reason);
             }
@@ -280,10 +280,16 @@ impl<'a> Errand<'a> {
             match progress {
                 Ok(Progress::Bytes(bytes)) => {
                     self.held = 0..0;
-                    if via == Via::Origin {
-                        self.way.uplink.spend(bytes);
-                        self.held = 0..bytes;
-                    }
+                    // To the owner's limits counts what comes over this line, whether its chunk comes to an end or not.
+                    let over_our_line = match (via, &mut self.pool) {
+                        (Via::Pool, Some(pool)) => pool.take_own_bytes(),
+                        _ => {
+                            self.way.uplink.spend(bytes);
+                            self.held = 0..bytes;
+                            bytes as u64
+                        }
+                    };
+                    self.way.usage.add(self.session.coordinator, over_our_line);
                     return self.moved(chunk, request, bytes, now);
                 }
                 Ok(Progress::Blocked | Progress::Idle) => return Step::Wait,
@@ -303,9 +309,9 @@ impl<'a> Errand<'a> {
         let left = self.left.unwrap_or(chunk.end - chunk.start).saturating_sub(bytes as u64);
         self.measure(bytes, has_begun, now);
         if left == 0 {
-            let via = self.due.pop_front().map_or(Via::Origin, |due| due.via);
+            self.due.pop_front();
             self.left = None;
-            self.served(chunk.clone(), via);
+            self.session.add_served(chunk.clone());
             self.digest = Some(ChunkDigest(self.hash.finalize_reset().into()));
         } else {
             self.left = Some(left);
@@ -313,19 +319,13 @@ impl<'a> Errand<'a> {
         if has_begun { Step::Moved } else { Step::Begun(Begun { range: chunk, request, previous }) }
     }
 
-    /// What was brought counts, and to the owner's limits what came over this line.
-    fn served(&mut self, range: Range<u64>, via: Via) {
-        let over_our_line = match (via, &mut self.pool) {
-            (Via::Pool, Some(pool)) => pool.take_own_bytes(),
-            _ => range.end.saturating_sub(range.start),
-        };
-        self.way.usage.add(self.session.coordinator, over_our_line);
-        self.session.add_served(range);
-    }
-
-    /// Our peers are not asked to help any more.
+    /// Our peers are not asked to help any more. What they brought of a chunk that was promised is still given out.
     fn let_pool_go(&mut self) {
         if let Some(mut pool) = self.pool.take() {
+            if let Some(room) = self.buffer.get_mut(..pool.held().len()).filter(|room| !room.is_empty()) {
+                room.copy_from_slice(pool.held());
+                self.held = 0..room.len();
+            }
             self.way.usage.add(self.session.coordinator, pool.take_own_bytes());
         }
     }
@@ -353,8 +353,7 @@ impl<'a> Errand<'a> {
     fn give_up(&mut self, chunk: &Range<u64>, request: Reference, reason: DropReason) -> Step {
         match self.left {
             Some(left) => {
-                let via = if self.is_pooled() { Via::Pool } else { Via::Origin };
-                self.served(chunk.start..chunk.end.saturating_sub(left), via);
+                self.session.add_served(chunk.start..chunk.end.saturating_sub(left));
                 Step::Cut
             }
             None => {
@@ -457,10 +456,10 @@ impl<'a> Errand<'a> {
         self.paced_until.filter(|_| !self.is_pooled())
     }
 
-    /// The household needs the line: nothing that is due is fetched any more.
-    pub fn withdraw(&mut self) {
+    /// For this reason nothing that is due is fetched any more.
+    pub fn withdraw(&mut self, reason: DropReason) {
         if !self.due.is_empty() && self.failed.is_none() {
-            self.failed = Some(DropReason::Busy);
+            self.failed = Some(reason);
             self.fetcher = fetcher(&self.session, self.address, self.way);
         }
         self.let_pool_go();
@@ -475,6 +474,12 @@ impl<'a> Errand<'a> {
     pub fn give_up_silent(&mut self) {
         let is_connected = self.is_pooled() || self.fetcher.is_connected();
         self.fail(if is_connected { Fault::Timeout } else { Fault::Unreachable });
+    }
+}
+
+impl Drop for Errand<'_> {
+    fn drop(&mut self) {
+        self.let_pool_go();
     }
 }
 
@@ -511,14 +516,19 @@ mod tests {
     use std::net::TcpListener;
 
     use bamqp_core::http::validator::Validator;
-    use bamqp_core::message::SessionId;
+    use bamqp_core::message::{Fingerprint, SessionId};
+    use bamqp_core::transfer::{LaneDo, LaneEvent, LaneId, OwnLink};
+    use bamqp_core::trust::Standing;
 
     use super::*;
     use crate::config::Config;
+    use crate::daemon::Daemon;
     use crate::fetch::File;
+    use crate::keys::KeyPair;
     use crate::net::PollFd;
     use crate::origin::Addresses;
-    use crate::serve::tests::{callee, request};
+    use crate::serve::tests::{callee, commission, request};
+    use crate::session;
     use crate::trust_store::TrustStore;
 
     fn session(addresses: &[core::net::SocketAddr]) -> Arc<Session> {
@@ -580,6 +590,59 @@ mod tests {
             assert_eq!(errand.take_digest(), Some(digest));
         });
         assert_eq!(session.address(), 2);
+    }
+
+    /// Our link brings what is asked for of `session`, a chunk, as its thread would.
+    fn bring(session: &session::Session, content: &[u8]) {
+        let mut event = LaneEvent::Idle;
+        loop {
+            event = match session.lane(LaneId::OWN, event) {
+                LaneDo::Read { conn, mut slot, at, len, .. } => {
+                    let place = at as usize;
+                    slot[..len as usize].copy_from_slice(&content[place..place + len as usize]);
+                    LaneEvent::Filled { conn, slot, at, len, head: None }
+                }
+                LaneDo::Request { .. } => LaneEvent::Idle,
+                _ => return,
+            };
+        }
+    }
+
+    #[test]
+    fn what_peers_brought_of_a_promised_chunk_is_given_out_even_if_the_household_wants_its_line() {
+        let config = Config {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            state_dir: "/nonexistent".into(),
+            ..Config::default()
+        };
+        let daemon = Daemon::start(config, KeyPair::from_seed([7; 32])).unwrap();
+        let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let served = session(&[origin.local_addr().unwrap()]);
+        let helper = session::Helper {
+            peer: 0,
+            name: "C".into(),
+            key: Fingerprint([3; 16]),
+            standing: Standing::Trusted { accused: false },
+            rate: 1_000_000,
+            rtt: Span::from_millis(10),
+        };
+        let own = OwnLink { rate: 1_000_000, rtt: Span::from_millis(10), hold: 1 << 20 };
+        let work = session::Work::Pieces(commission(1, served.id));
+        let pool =
+            session::Session::new(served.id, served.file.clone(), work, 1 << 20, own, vec![helper]).unwrap();
+        let live = Live::default();
+        let (uplink, usage) = accounts();
+        let way = Way { uplink: &uplink, usage: &usage, from: None, via: "test", live: &live };
+        let delegation = Delegation::of(daemon.shared(), pool.clone());
+        let mut errand = Errand::new(served, way, Some(delegation));
+        errand.ask(0..10, request(1));
+        bring(&pool, b"0123456789");
+        assert!(matches!(errand.step(Instant::now()), Step::Begun(_)));
+        assert!(!errand.is_busy(), "it has come to its end");
+        errand.withdraw(DropReason::Busy);
+        assert_eq!(errand.held(), b"0123456789");
+        assert_eq!(usage.report().day.0, 10);
+        assert!(pool.outcome().is_some(), "our peers are let go");
     }
 
     #[test]

@@ -17,6 +17,18 @@ use super::bed::{A, B, Bed, eventually, id};
 use super::origin::{Origin, Reply, bytes};
 use super::{TOTAL, session};
 
+#[test]
+fn what_was_fetched_counts_even_if_the_coordinator_goes_away_before_its_end() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::start(&[origin.address.port()]);
+    let mut line = session(&bed, &origin, 1);
+    line.ask(id(1), 0..TOTAL);
+    assert_eq!(line.answer().unwrap().status(), 206);
+    assert!(line.body(TOTAL - 1) == bytes(0..TOTAL - 1));
+    drop(line);
+    eventually("it is not counted", || bed.usage.report().day.0 >= TOTAL - 1);
+}
+
 /// What a kernel would count of a line on which a household downloads, over what is fetched for others or not.
 struct Line {
     file: PathBuf,
@@ -139,6 +151,24 @@ fn a_quota_ends_helping_with_a_time_and_only_who_has_had_its_share_is_declined()
     assert!(bed.connect(B).init(id(3), &origin.uri(), TOTAL).is_ok());
     assert_eq!(bed.usage.report().day.0, 1000);
     assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn of_what_was_asked_for_before_the_quota_was_used_up_only_what_has_begun_is_finished() {
+    let origin = Origin::start(TOTAL, |_, _| Reply::Range);
+    let bed = Bed::with(&[origin.address.port()], |config| config.helping.quota_day = Some(1000));
+    let mut line = session(&bed, &origin, 1);
+    let ranges = [0..100_000, 100_000..200_000, 200_000..300_000];
+    for range in &ranges {
+        line.ask(id(1), range.clone());
+    }
+    assert!(line.chunk(ranges[0].clone(), TOTAL).unwrap() == bytes(ranges[0].clone()));
+    for _ in 1..3 {
+        let drop = line.answer().unwrap().with(|response| DropMessage::of_answer(response).unwrap());
+        assert_eq!(drop.reason, DropReason::Quota);
+        assert!((1..=3600).contains(&drop.retry_after));
+    }
+    assert_eq!(bed.usage.report().day.0, 100_000);
 }
 
 #[test]
