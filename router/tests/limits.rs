@@ -48,7 +48,7 @@ fn clients_without_a_request_make_room_and_those_with_one_do_not() {
     });
     assert_eq!(another.text(2), "ok");
     // Which of them was idle for longest the daemon knows better: it saw when their requests ended.
-    let mut is_served = |line: &mut Line| {
+    let is_served = |line: &mut Line| {
         line.send(get(&quick, "/"));
         line.next_head().is_some_and(|head| head.starts_with("HTTP/1.1 200"))
     };
