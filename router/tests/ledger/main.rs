@@ -116,7 +116,7 @@ fn sealed(identity: &Identity, peer: &Neighbour, init: &Init<'_>, log_head: [u8;
     let mut head = HeadWriter::new(&mut buffer);
     init.write(&mut head, &"10.77.0.2:7733");
     let challenge = Challenge { log_head, random: [init.session.0[0]; 16] };
-    let (length, ..) = identity.seal_init(head, &init, peer, &challenge, &mut Tally::default()).unwrap();
+    let (length, ..) = identity.seal_init(head, init, peer, &challenge, &mut Tally::default()).unwrap();
     buffer.truncate(length);
     buffer
 }

@@ -46,10 +46,10 @@ pub fn seed_of(ip: &str) -> [u8; 32] {
 }
 
 /// What coordinators know of their sessions, by address.
-type Callers = Arc<Mutex<HashMap<(String, SessionId), Arc<Caller>>>>;
+pub type Callers = Arc<Mutex<HashMap<(String, SessionId), Arc<Caller>>>>;
 
 /// A folder for a ledger of its own, among the build's files.
-fn log_dir() -> PathBuf {
+pub fn log_dir() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::SeqCst);
     let path = format!("{}/serve-log-{}-{number}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
@@ -157,23 +157,31 @@ impl Bed {
 
     /// A connection from there.
     pub fn connect(&self, from: &str) -> Line {
+        Line::to(self.address, SEED, from, self.callers.clone())
+    }
+}
+
+impl Line {
+    /// A connection from there to the router with this key.
+    pub fn to(address: SocketAddr, seed: [u8; 32], from: &str, callers: Callers) -> Line {
         let ip: IpAddr = from.parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let socket = net::connect(self.address, Some(ip), deadline).unwrap();
+        let socket = net::connect(address, Some(ip), deadline).unwrap();
         socket.set_nonblocking(false).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         let me = Identity::from_seed(seed_of(from)).unwrap();
-        let peer = me.agree(KeyPair::from_seed(SEED).public()).unwrap();
+        let pair = KeyPair::from_seed(seed);
+        let peer = me.agree(pair.public()).unwrap();
         Line {
             socket,
             inbox: Vec::new(),
-            key: self.key,
+            key: pair.fingerprint(),
             from: from.into(),
             me,
             peer,
             challenge: None,
-            callers: self.callers.clone(),
+            callers,
             link: None,
             pending: Vec::new(),
         }

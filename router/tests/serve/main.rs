@@ -2,6 +2,7 @@
 
 #[allow(dead_code)] // tests of peers use it, too
 mod bed;
+mod delegation;
 mod household;
 mod log;
 mod origin;
