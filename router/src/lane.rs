@@ -233,6 +233,10 @@ impl Lane {
             match fetcher.read_samples(samples, &self.shared.live) {
                 Ok(None) => {
                     let (head, wire) = (fetcher.take_head_times(), fetcher.sample_wire());
+                    // They are few, and others wait for them: not held up, but paid for.
+                    if let Some(uplink) = fetcher.source().uplink() {
+                        uplink.spend(wire as usize);
+                    }
                     return LaneEvent::Sampled { conn, samples, wire, head };
                 }
                 Ok(Some(_)) => {
