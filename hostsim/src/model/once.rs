@@ -224,7 +224,11 @@ fn passed_on(result: &Result) -> Vec<PassedOn> {
         router: router_name(by.line),
         lanes: by.lanes.iter().map(lane).collect(),
     };
-    result.passed_on.iter().map(of).collect()
+    // Where the coordinator has asked them all itself nobody is left to help.
+    let has_help = |by: &&world::PassedOn| {
+        by.lanes.iter().any(|(_, lane)| lane.kind == LaneKind::Peer && lane.stats.bytes > 0)
+    };
+    result.passed_on.iter().filter(has_help).map(of).collect()
 }
 
 fn reported(name: String, lane: &LaneView) -> Lane {
