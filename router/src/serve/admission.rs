@@ -9,8 +9,9 @@ use bamqp_core::message::Fingerprint;
 use bamqp_core::message::init::Decline;
 use bamqp_core::message::reason::{DeclineReason, DropReason};
 
+use super::Serve;
+use super::init::No;
 use super::quota::{Exceeded, SHUT_FOR};
-use super::{No, Serve};
 use crate::clock;
 use crate::origin::Addresses;
 use crate::sparingly::Sparingly;

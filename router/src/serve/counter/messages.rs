@@ -20,10 +20,11 @@ use bamqp_core::message::{MessageError, PeerRequest, SessionId};
 
 use super::{Counter, Handled};
 use crate::delegate::Delegation;
+use crate::serve::HOLD_BYTES;
 use crate::serve::desk::End;
 use crate::serve::errand::Errand;
+use crate::serve::init::No;
 use crate::serve::sessions::Session;
-use crate::serve::{HOLD_BYTES, No};
 
 impl<'a> Counter<'a> {
     /// Handles a request if its turn has come; `head` is all of it as it came.
